@@ -1,0 +1,95 @@
+"""What a node should have, as data. A step yields these; the engine looks, compares and applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A large file on the controller. `sha256` is of `path`; `gzip` is the same content compressed, for the wire."""
+
+    path: Path
+    sha256: str
+    gzip: Path
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Content that does not exist yet and that only a real run makes; `text` says what it will be."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A regular file at `path`. `secret` content is never shown in a diff.
+
+    `on_change`: shell commands, run once per node after the step's files, when this file changed.
+    `check`: a command run on the node before the file is replaced; `{}` in it is the staged file. Non-zero keeps the old.
+    """
+
+    path: str
+    content: bytes | str | Blob | Promise
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    secret: bool = False
+    on_change: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Directory:
+    path: str
+    mode: int = 0o755
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Symlink:
+    """A symbolic link, swapped by one rename."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True)
+class User:
+    """A system user of that name with a group of its own, without a login."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines kept between two markers in a file that belongs to others (`/etc/hosts`); the rest is left as it is."""
+
+    path: str
+    marker: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """A systemd unit, enabled or not, running or not."""
+
+    name: str
+    enabled: bool = True
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs `argv` on the node unless the shell command `unless` succeeds there."""
+
+    argv: tuple[str, ...]
+    unless: str
+    environment: Mapping[str, str] | None = None
+
+
+Resource = File | Directory | Symlink | User | Block | Service | Command
