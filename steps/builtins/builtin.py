@@ -25,8 +25,9 @@ class Builtin:
     def ca(self, request: CARequest) -> bytes:
         """The CA certificate(s), PEM; made on first use, with its key, in one rename. Never replaces anything.
 
-        Without its key the certificate is still returned: all but issuing goes on. Raises CertificateError where the
-        key is there without its certificate, or is not this certificate's.
+        Without its key the certificate is still returned: all but issuing goes on. So it is where this backend has
+        nothing, but the cluster trusts a CA already (the ca.pem beside `request.dir`): a second CA would help nobody.
+        Raises CertificateError where the key is there without its certificate, or is not this certificate's.
         """
         self._dir = request.dir
         cert, key = request.dir / "ca.pem", request.dir / "ca-key.pem"
@@ -42,7 +43,8 @@ class Builtin:
                 [f"a CA key without its certificate {cert.name}; neither is ever replaced"],
                 hint=f"restore {cert} from a backup (every node has it as ca.pem)",
             )
-        return _create(request)
+        trusted = request.dir.parent / "ca.pem"
+        return trusted.read_bytes() if trusted.exists() else _create(request)
 
     def sign(self, csr: bytes, profile: LeafProfile) -> bytes:
         """The leaf, PEM. Its names and usages come from the profile, the public key from the request.
@@ -89,7 +91,7 @@ def _authority(directory: Path) -> tuple[x509.Certificate, CertificateIssuerPriv
         raise CertificateError(
             str(key),
             ["the CA's key is missing, so nothing can be issued; all else still works"],
-            hint=f"restore {key} from a backup, mode 0600",
+            hint=f"restore {cert.name} and {key.name} (mode 0600) in {directory}, from a backup or the backend before",
         ) from None
     loaded = pki.load_key(key_pem, str(key))
     for certificate in pki.read(cert.read_bytes(), str(cert)):

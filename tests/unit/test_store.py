@@ -108,9 +108,20 @@ def test_the_trusted_ca_is_never_replaced(tmp_path: Path) -> None:
     assert trusted is not None
     kept.adopt_ca(b"text before\n" + trusted)
     with pytest.raises(CertificateError, match="is never replaced") as caught:
-        opened(tmp_path / "work", backend="other")
+        kept.adopt_ca(opened(tmp_path / "elsewhere")[0].ca() or b"")
     assert pki.fingerprint(trusted) in caught.value.message
     assert kept.ca() == trusted
+
+
+def test_a_trusted_ca_is_not_made_again_where_the_backend_lost_or_never_had_its_own(tmp_path: Path) -> None:
+    kept, _ = opened(tmp_path / "work")
+    trusted = kept.ca()
+    again, builtin = opened(tmp_path / "work", backend="other")
+    assert again.ca() == trusted
+    assert list((tmp_path / "work" / "ca" / "other").iterdir()) == []
+    with pytest.raises(CertificateError, match="the CA's key is missing") as caught:
+        again.issue("etcd-1", MEMBER, KEY, builtin.sign)
+    assert "the backend before" in caught.value.hint
 
 
 def test_unfit_cas_are_not_adopted_and_a_key_in_the_file_is_left_out(tmp_path: Path) -> None:
