@@ -1,0 +1,91 @@
+"""What a file on the controller is: an ELF binary of which architecture, an etcd of which version."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import signal
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+BINARIES = ("etcd", "etcdctl", "etcdutl")  # etcdutl exists from 3.5 on
+REQUIRED = ("etcd", "etcdctl")
+
+# (ELF class, byte order, e_machine) of each GOARCH, from the System V ABI's processor supplements (elf.h: EM_*)
+_ELF = {
+    "amd64": (2, 1, 62),
+    "arm64": (2, 1, 183),
+    "ppc64le": (2, 1, 21),
+    "riscv64": (2, 1, 243),
+    "s390x": (2, 2, 22),
+    "386": (1, 1, 3),
+    "arm": (1, 1, 40),
+}
+_HEADER = 20  # bytes, up to and with e_machine
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+
+
+def own_arch() -> str:
+    """This machine's architecture in Go's words (amd64, arm64 …)."""
+    machine = platform.machine()
+    return _MACHINES.get(machine, machine)
+
+
+def elf_arch(path: Path) -> str | None:
+    """The architecture in a file's ELF header, in Go's words; None where the file is no ELF binary that we know."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    if len(header) < _HEADER or header[:4] != b"\x7fELF":
+        return None
+    kind, order = header[4], header[5]
+    (machine,) = struct.unpack(">H" if order == 2 else "<H", header[18:20])  # noqa: PLR2004 - ELFDATA2MSB
+    return next((arch for arch, known in _ELF.items() if known == (kind, order, machine)), None)
+
+
+def run(
+    argv: Sequence[str | Path], *, deadline: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a process group of its own, which is killed after `deadline` seconds or on an interrupt.
+
+    Raises OSError where it cannot be started and subprocess.TimeoutExpired; its exit code is the caller's to judge.
+    """
+    with subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=max(deadline, 0))
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+
+
+def printed_version(binary: Path, *, deadline: float = 10) -> str:
+    """The version that `etcd --version`, `etcdctl version` or `etcdutl version` prints, under an empty environment.
+
+    Raises ValueError, in words for the user, where the binary does not run here or prints no version.
+    """
+    argument = "--version" if binary.name == "etcd" else "version"
+    try:
+        result = run([binary, argument], deadline=deadline, env={})
+    except (OSError, subprocess.TimeoutExpired) as error:
+        cause = error.strerror if isinstance(error, OSError) else f"no answer within {deadline:.0f} s"
+        raise ValueError(f"{binary} does not run on this machine: {cause}") from error
+    found = re.search(r"^etcd\w* version: (\S+)$", result.stdout, re.IGNORECASE | re.MULTILINE)
+    if result.returncode or not found:
+        tail = (result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        raise ValueError(f"{binary} {argument} prints no version: {tail}")
+    return found[1]

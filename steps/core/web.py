@@ -1,0 +1,249 @@
+"""One file over HTTP: through the proxy of the environment, resumed, retried, and never past its deadline for long."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.request import proxy_bypass
+
+import urllib3
+from urllib3 import exceptions as broken
+
+from steps.core.errors import SourceUnavailable, StepFailed
+
+CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
+FAILURES = 5  # in a row without one new byte
+PAUSE = 8.0  # seconds, the longest between two attempts
+REDIRECTS = 5
+CHUNK = 1 << 16
+_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+_MOVED = {301, 302, 303, 307, 308}
+_GONE = {404, 410}
+
+
+class _Again(Exception):  # noqa: N818 - not an error yet: the loop decides
+    """This attempt failed; another one may not."""
+
+
+def ignore(done: int, total: int | None) -> None:
+    """The progress callback of whoever does not look."""
+
+
+def masked(text: str) -> str:
+    """The same words with the credentials of every URL in them masked."""
+    return re.sub(r"(?<=//)[^/@\s]+@", "***@", text)
+
+
+def shown(url: str) -> str:
+    """A URL for people: no credentials, no query (mirrors redirect to signed ones)."""
+    parts = urlsplit(url)
+    return masked(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
+
+
+def loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def proxy_for(url: str) -> tuple[str, str]:
+    """The environment variable that names a proxy for this URL, and its value; two empty strings where there is none.
+
+    As curl does: lower case first, then upper case, then ALL_PROXY, unless NO_PROXY exempts the host; loopback never.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if loopback(host) or proxy_bypass(host):
+        return "", ""
+    names = [f"{parts.scheme}_proxy", f"{parts.scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"]
+    return next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
+
+
+def download(
+    url: str,
+    to: Path,
+    *,
+    who: str,
+    deadline: float,
+    limit: int,
+    progress: Callable[[int, int | None], None] = ignore,
+) -> None:
+    """Writes what `url` serves into the file `to`, at most `limit` bytes, within `deadline` seconds in all.
+
+    One wait for bytes may outlive the deadline by READ seconds at most. What a broken attempt left in `to` is resumed
+    by the next one; a file left after an error is the caller's to remove. Raises SourceUnavailable, in one line that
+    begins with `who`, where the server cannot be reached, has no such file or keeps failing; StepFailed where going
+    on would be unsafe (a redirect to plain http, more bytes than `limit`).
+    """
+    _Download(url, to, who, time.monotonic(), deadline, limit, progress).run()
+
+
+@dataclass
+class _Download:
+    url: str
+    to: Path
+    who: str
+    began: float
+    deadline: float
+    limit: int
+    progress: Callable[[int, int | None], None]
+    done: int = 0
+    attempts: int = 0
+    met: bool = False  # a server answered: from now on, trouble is worth another attempt
+    validator: str = ""
+    pools: dict[str, urllib3.PoolManager] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        return self.began + self.deadline - time.monotonic()
+
+    def unavailable(self, cause: str) -> SourceUnavailable:
+        return SourceUnavailable(masked(f"{self.who}: {cause}"))
+
+    def run(self) -> None:
+        try:
+            self._attempts()
+        finally:
+            for pool in self.pools.values():
+                pool.clear()
+
+    def _attempts(self) -> None:
+        failures, cause = 0, "no time left"
+        while self.left > 0 and failures < FAILURES:
+            before = self.done
+            self.attempts += 1
+            try:
+                self._attempt()
+            except (_Again, broken.HTTPError) as error:
+                cause = self._cause(error)
+            else:
+                return
+            failures = 0 if self.done > before else failures + 1
+            time.sleep(max(0, min(0.25 * 2**failures, PAUSE, self.left)))
+        spent = time.monotonic() - self.began
+        tries = f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}"
+        raise self.unavailable(f"{shown(self.url)}: gave up after {tries} in {spent:.1f} s: {cause}")
+
+    def _attempt(self) -> None:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "etcd-steps"}
+        if self.done:
+            headers["Range"] = f"bytes={self.done}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        response = self._open(headers)
+        try:
+            self._judge(response)
+            self._receive(response)
+        finally:
+            response.close()
+
+    def _open(self, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        url = self.url
+        for _ in range(REDIRECTS):
+            if urlsplit(url).scheme != "https" and not loopback(urlsplit(url).hostname or ""):
+                raise StepFailed(f"{self.who}: refused {shown(url)}: only https is safe beyond this machine")
+            response = self._request(url, headers)
+            self.met = True
+            if response.status not in _MOVED:
+                return response
+            response.close()
+            target = urljoin(url, response.headers.get("Location", ""))
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+                raise StepFailed(f"{self.who}: refused the redirect from {shown(url)} to {shown(target)}: not https")
+            url = target
+        raise self.unavailable(f"{shown(self.url)}: more than {REDIRECTS} redirects")
+
+    def _request(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        variable, proxy = proxy_for(url)
+        pool = self._pool(variable, proxy)
+        left = max(self.left, 0.1)
+        timeout = urllib3.Timeout(connect=min(CONNECT, left), read=min(READ, left))
+        try:
+            return pool.request(
+                "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
+            )
+        except broken.ProxyError as error:
+            raise self.unavailable(f"the proxy of {variable} ({proxy}) does not serve: {_reason(error)}") from error
+        except (broken.NewConnectionError, broken.ConnectTimeoutError, broken.SSLError) as error:
+            certificate = isinstance(_root(error), ssl.SSLCertVerificationError)
+            if self.met and not certificate:
+                raise
+            hint = "" if variable or loopback(urlsplit(url).hostname or "") else "; behind a proxy, set HTTPS_PROXY"
+            raise self.unavailable(f"cannot reach {urlsplit(url).netloc}: {_reason(error)}{hint}") from error
+
+    def _pool(self, variable: str, proxy: str) -> urllib3.PoolManager:
+        if proxy not in self.pools:
+            self.pools[proxy] = self._proxied(variable, proxy) if proxy else urllib3.PoolManager()
+        return self.pools[proxy]
+
+    def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
+        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise self.unavailable(f"the proxy of {variable} ({proxy}) is neither http nor https")
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+        return urllib3.ProxyManager(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
+        )
+
+    def _judge(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Lets a response with content through, and puts `done` where that content begins."""
+        status = response.status
+        start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if status == 206 and start and int(start[1]) == self.done:  # noqa: PLR2004 - Partial Content
+            return
+        self.done = 0 if status in {200, 206, 416} else self.done
+        if status == 200:  # noqa: PLR2004 - OK
+            return
+        if status in _AGAIN or status in {206, 416}:
+            raise _Again(f"HTTP {status}")
+        words = {407: "the proxy wants a login: put it into HTTPS_PROXY"}
+        if status in _GONE:
+            raise self.unavailable(f"{shown(self.url)}: HTTP {status}, there is no such file")
+        raise self.unavailable(f"{shown(self.url)}: HTTP {status}{': ' + words[status] if status in words else ''}")
+
+    def _receive(self, response: urllib3.BaseHTTPResponse) -> None:
+        tag = response.headers.get("ETag", "")
+        self.validator = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        length = response.headers.get("Content-Length", "")
+        total = self.done + int(length) if length.isdigit() else None
+        with self.to.open("ab" if self.done else "wb") as file:
+            while chunk := response.read1(CHUNK):
+                self.done += len(chunk)
+                if self.done > self.limit:
+                    raise StepFailed(f"{self.who}: {shown(self.url)} is larger than {self.limit} bytes")
+                file.write(chunk)
+                self.progress(self.done, total)
+                if self.left <= 0:
+                    raise _Again(f"{self.done} of {total or 'unknown'} bytes came in time")
+
+    def _cause(self, error: Exception) -> str:
+        if isinstance(error, broken.ReadTimeoutError):
+            return f"no byte within {min(READ, self.deadline):.0f} s"
+        if isinstance(error, broken.IncompleteRead | broken.ProtocolError):
+            return f"the connection broke after {self.done} bytes"
+        return _reason(error)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The system's own error under urllib3's, which keeps it in one of three places."""
+    inner = [getattr(error, "original_error", None), error.__cause__, *error.args]
+    found = next((cause for cause in inner if isinstance(cause, Exception)), None)
+    return _root(found) if found else error
+
+
+def _reason(error: BaseException) -> str:
+    cause = _root(error)
+    if isinstance(cause, TimeoutError | broken.TimeoutError):
+        return "no answer"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    return getattr(cause, "strerror", None) or str(cause)
