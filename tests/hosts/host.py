@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 class Host:
     """One host. It has sshd, a user `ops` with passwordless sudo and a user `pw` whose sudo wants rootfs.PASSWORD."""
 
-    lab: Lab
+    lab: Lab = field(repr=False, compare=False)
     name: str
     ip: str
     ip6: str

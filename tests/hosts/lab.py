@@ -40,6 +40,7 @@ from rootfs import CACHE, rootfs
 ROOT = Path(__file__).resolve().parents[2]
 NET, NET6, FIRST = "192.168.1", "fd00:e7cd:", 220  # the how-to's addresses; safe, for nothing routes out of here
 KEPT = CACHE / "lab"  # where hosts that stay have their state
+NEEDED = ("debootstrap", "systemd-nspawn", "unshare", "ip", "nft", "ssh-keygen")
 
 ANCHOR = f"""set -e
 mount -t tmpfs -o mode=755 lab /run
@@ -80,6 +81,8 @@ class Lab:
 
         It is emptied first, and what still runs from it is ended. It must not be below /run, which the lab hides.
         """
+        if missing := [program for program in NEEDED if not shutil.which(program)]:
+            raise LabError(f"this machine lacks {', '.join(missing)}: run tests/hosts/install")
         root = rootfs()
         tidy()
         allow_watchers()

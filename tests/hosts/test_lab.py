@@ -234,7 +234,7 @@ input()
 """
 
 
-def test_a_killed_run_leaves_no_process_and_the_next_one_tidies_up(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process_and_the_next_one_tidies_up(lab: Lab, tmp_path: Path) -> None:
     state = tmp_path / "state"
     victim = subprocess.Popen(
         [sys.executable, "-c", VICTIM, str(state)],
