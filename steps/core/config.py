@@ -53,6 +53,15 @@ def load(file: Path, *, options: Mapping[str, type[BaseModel]] | None = None) ->
     return parse(data, file, options=options)
 
 
+def disabled(file: Path) -> tuple[str, ...]:
+    """[plugins] disable, read before the plugins are; whatever is wrong with the file, `load` tells."""
+    try:
+        plugins = tomllib.loads(file.read_text()).get("plugins", {})
+        return tuple(plugins.get("disable", ()))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ()
+
+
 def parse(data: bytes, file: Path, *, options: Mapping[str, type[BaseModel]] | None = None) -> Cluster:
     """As `load`, of bytes that stand in `file`, whose directory relative paths start from."""
     text = _text(data, file)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steps.core.look import Look
 
 
 @dataclass(frozen=True)
@@ -24,22 +28,32 @@ class Promise:
     text: str
 
 
+Content = bytes | str | Blob | Promise
+
+
 @dataclass(frozen=True)
 class File:
     """A regular file at `path`. `secret` content is never shown in a diff.
+
+    `content` may be a function of what the node turned out to be (its architecture, its systemd).
 
     `on_change`: shell commands, run once per node after the step's files, when this file changed.
     `check`: a command run on the node before the file is replaced; `{}` in it is the staged file. Non-zero keeps the old.
     """
 
     path: str
-    content: bytes | str | Blob | Promise
+    content: Content | Callable[[Look], Content]
     mode: int = 0o644
     owner: str = "root"
     group: str = "root"
     secret: bool = False
     on_change: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
+
+
+    def known(self, look: Look) -> File:
+        """The same file with its content decided for this node."""
+        return replace(self, content=self.content(look)) if callable(self.content) else self
 
 
 @dataclass(frozen=True)

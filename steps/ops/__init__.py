@@ -1,0 +1,13 @@
+"""What operates a cluster, one file each."""
+
+from __future__ import annotations
+
+from steps.ops.client import client
+from steps.ops.contents import contents
+from steps.ops.init import init
+from steps.ops.plan import plan
+from steps.ops.reset import reset
+from steps.ops.status import status
+from steps.ops.stop import stop
+
+OPERATIONS = (plan, status, stop, reset, client, init, contents)

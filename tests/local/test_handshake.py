@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.builtins.builtin import Builtin
+from steps.shipped.builtin import Builtin
 from steps.core import pki
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError

@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from steps.builtins.debian import DebianSource, offered
-from steps.builtins.github import GithubSource
-from steps.builtins.path import PathSource
+from steps.shipped.debian import DebianSource, offered
+from steps.shipped.github import GithubSource
+from steps.shipped.path import PathSource
 from steps.core import web
 from steps.core.binaries import own_arch, printed_version
 from steps.core.errors import SourceUnavailable, StepFailed
@@ -314,7 +314,7 @@ def test_what_cannot_be_verified_stops_the_search_and_is_not_cached(
 
 
 def test_a_body_without_end_is_cut(mirror: Mirror, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.builtins.github.MAX_TARBALL", 1000)
+    monkeypatch.setattr("steps.shipped.github.MAX_TARBALL", 1000)
     with pytest.raises(StepFailed, match="larger than 1000 bytes"):
         get(mirror, into)
     assert not [*into.iterdir()]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.builtins import debian
-from steps.builtins.debian import Entry, main_archive, parse_deb822, parse_list, upstream
-from steps.builtins.path import PathSource
+from steps.shipped import debian
+from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
+from steps.shipped.path import PathSource
 from steps.core import releases, tarball, web
 from steps.core.binaries import elf_arch, own_arch, printed_version, run
 from steps.core.contracts import Release, ReleaseSource

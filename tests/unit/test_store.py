@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.builtins.builtin import Builtin
+from steps.shipped.builtin import Builtin
 from steps.core import pki, store, validate
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, Pending, StepFailed

@@ -1,0 +1,147 @@
+"""One command line: its configuration, its selection, its locks, its connections."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import filelock
+
+from steps.core.cli import House, HouseTask, checked_plugins, config_file, selection
+from steps.core.context import Context
+from steps.core.engine import Engine
+from steps.core.errors import Refused, UsageError
+from steps.core.hosts import Hosts
+from steps.core.model import Cluster, Node
+from steps.core.report import Report
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from invoke import Call
+
+
+class Command:
+    """Made before the first task runs; raises ConfigError, PluginError or UsageError before anything is touched."""
+
+    def __init__(self, house: House, helps: Mapping[str, str], calls: Sequence[Call], *, dry: bool, sudo_password: str | None) -> None:
+        tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
+        self.house = house
+        self.helps = helps  # name of a task → its one line
+        self._calls = calls
+        self._sudo_password = sudo_password
+        self._planning = any(task.name == "plan" for task in tasks)
+        if self._planning and len(calls) > 1:
+            raise UsageError("plan stands alone: it is the whole pipeline, dry", hint="invoke --dry with the tasks that you mean")
+        self.dry = dry or self._planning
+        self._writes = any(task.writes for task in tasks) and not self.dry
+        self.report = Report(json=bool(selection(calls, "json")))
+        self._nodes = selection(calls, "node")
+        self._chain = ["*"] if self._planning else [name for task in tasks for name in task.steps]
+        self._done: list[str] = []
+        self._current = ""
+        self._lock: filelock.BaseFileLock | None = None
+        if any("config" in task.options for task in tasks):
+            _ = self.nodes  # a wrong file or an unknown node stops the command here
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        from steps.core import config
+        from steps.core.errors import ConfigError
+
+        file = config_file(self.house, selection(self._calls, "config"))
+        plugins = checked_plugins(self.house, config.disabled(file))
+        cluster = config.load(file, options=plugins.options())
+        problems = plugins.validate(cluster)
+        if problems:
+            raise ConfigError(str(file), problems)
+        for warning in cluster.warnings:
+            self.report.warn(warning)
+        return cluster
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The selected nodes, in etcd.toml's order."""
+        known = [node.name for node in self.cluster.nodes]
+        for name in self._nodes or ():
+            if name not in known:
+                raise UsageError(f"--node {name}: there is no such node", hint=f"known: {', '.join(known)}")
+        return tuple(node for node in self.cluster.nodes if not self._nodes or node.name in self._nodes)
+
+    @property
+    def pipeline(self) -> list[Step]:
+        """The steps that `all` runs: those of disabled plugins are skipped."""
+        gone = {step.name for step, source in self.house.plugins.steps() if source.name in self.cluster.disabled}
+        return [step for step in self.house.pipeline if step.name not in gone]
+
+    @cached_property
+    def ctx(self) -> Context:
+        if self._writes:
+            self._take_lock()
+        hosts = Hosts(self.cluster, locked=self._writes, sudo_password=self._sudo_password)
+        return Context(
+            self.cluster,
+            hosts,
+            self.report,
+            self.house.plugins,
+            dry=self.dry,
+            accept_downtime=bool(selection(self._calls, "accept_downtime")),
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        chain = [step for step in self.pipeline if "*" in self._chain or step.name in self._chain]
+        return Engine(self.ctx, self.nodes, chain)
+
+    @property
+    def differs(self) -> bool:
+        return self.dry and "ctx" in vars(self) and self.ctx.differences > 0
+
+    def take(self, names: Sequence[str]) -> None:
+        """Runs these steps. Raises StepsError."""
+        steps = {step.name: step for step in self.pipeline}
+        total = len(self.pipeline)
+        for name in names:
+            if name not in steps:
+                raise UsageError(f"the step {name} belongs to a disabled plugin", hint="[plugins] disable in etcd.toml")
+            self._current = name
+            place = self.pipeline.index(steps[name]) + 1
+            self.engine.take(steps[name], f"[{place}/{total}]")
+            self._done.append(name)
+            self._current = ""
+        if self.dry and names:
+            count = self.ctx.differences
+            self.report.tip(f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do")
+
+    def progress(self) -> str:
+        """For the message after a failure: what is done and what is not."""
+        if not self._current:
+            return ""
+        done = f"done: {', '.join(self._done)}; " if self._done else ""
+        return f"{done}not done: {self._current}. A re-run is safe and goes on from here"
+
+    def close(self) -> None:
+        if "ctx" in vars(self):
+            self.ctx.hosts.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _take_lock(self) -> None:
+        from steps.core.store import private_directory, replace
+
+        work = self.cluster.work
+        private_directory(work)
+        holder = work / "lock.holder"
+        lock = filelock.FileLock(work / "lock", timeout=0, mode=0o600)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = holder.read_text().strip() if holder.exists() else "unknown"
+            raise Refused(f"another run works on {self.cluster.name}: {who}", hint="wait for it to end") from None
+        self._lock = lock
+        me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        replace(holder, f"{me}\n".encode())

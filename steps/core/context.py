@@ -1,0 +1,155 @@
+"""What a step may use while it runs: the nodes' looks, scripts on nodes, words for the user, the controller's stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from steps.core.compare import unified
+from steps.core.hosts import Hosts
+from steps.core.look import Look
+from steps.core.model import Cluster, Node
+from steps.core.report import Report
+from steps.core.session import Result
+
+if TYPE_CHECKING:
+    from steps.core.authority import Authority
+    from steps.core.contracts import ReleaseSource
+    from steps.core.plugins import Plugins
+    from steps.core.releases import Staged
+    from steps.core.store import Store
+
+T = TypeVar("T")
+FETCH_DEADLINE = 900  # seconds for one architecture's release, all sources together
+
+
+class Context:
+    """One command line's means. `dry`: nothing may be changed anywhere; `differences` counts what would be."""
+
+    def __init__(self, cluster: Cluster, hosts: Hosts, report: Report, plugins: Plugins, *, dry: bool, accept_downtime: bool = False) -> None:
+        self.cluster = cluster
+        self.dry = dry
+        self.accept_downtime = accept_downtime
+        self.report = report
+        self.plugins = plugins
+        self.looks: dict[str, Look] = {}
+        self.differences = 0
+        self._hosts = hosts
+        self._staged: dict[str, Staged] = {}
+
+    def say(self, message: str, node: Node | None = None) -> None:
+        self.report.say(message, node.name if node else "")
+
+    def warn(self, message: str, node: Node | None = None) -> None:
+        self.report.warn(message, node.name if node else "")
+
+    def change(self, message: str, node: Node | str | None = None, diff: str = "", *, count: int = 1) -> None:
+        """Something changes (or, in a dry run, would): said, and counted. `node` may be several nodes' names."""
+        self.differences += count
+        name = node if isinstance(node, str) else node.name if node else ""
+        self.report.change(message, name, diff if self.dry else "")
+
+    def look(self, node: Node) -> Look:
+        """What was seen on the node, with what this run has changed since."""
+        return self.looks[node.name]
+
+    def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
+        """Runs a shell script on the node (as root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""
+        return self._hosts.run(node, script, deadline=deadline)
+
+    def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:
+        """`work` on all nodes in parallel; failures are collected and raised together."""
+        return self._hosts.each(nodes, work)
+
+    def dial(self, node: Node, port: int) -> Any:
+        """A TCP channel to the node's own address. Raises OSError."""
+        return self._hosts.dial(node, (node.ip, port))
+
+    @property
+    def hosts(self) -> Hosts:
+        return self._hosts
+
+    @cached_property
+    def store(self) -> Store:
+        """The certificates in the work directory."""
+        from steps.core.store import Store
+
+        return Store(self.cluster.work)
+
+    @cached_property
+    def authority(self) -> Authority:
+        """The configured certificate backend, with the store that keeps what it signs."""
+        from steps.core.authority import Authority
+
+        return Authority(self.cluster, self.plugins.cert_backend(self.cluster.tls.backend, self.cluster), self.store)
+
+    def arch(self, node: Node) -> str:
+        return self.look(node).arch
+
+    def release(self, arch: str) -> Staged | None:
+        """What the cache has of the configured release for `arch`; verified once per run. Writes nothing."""
+        from steps.core import releases
+
+        if arch not in self._staged:
+            found = releases.cached(
+                self._sources(), self.cluster.version, arch, cache=releases.default_cache(), pin=self._pin(arch), say=self.say
+            )
+            if found is None:
+                return None
+            self._staged[arch] = found
+        return self._staged[arch]
+
+    def fetch(self, arch: str) -> Staged:
+        """As `release`, fetched from the first source that serves it where the cache has nothing. Raises StepFailed."""
+        from steps.core import releases
+
+        if arch not in self._staged:
+            self._staged[arch] = releases.fetch(
+                self._sources(),
+                self.cluster.version,
+                arch,
+                cache=releases.default_cache(),
+                pin=self._pin(arch),
+                deadline=FETCH_DEADLINE,
+                say=self.say,
+            )
+        return self._staged[arch]
+
+    def write(self, file: Path, text: str) -> None:
+        """Keeps a small file in the work directory, mode 0600; in a dry run only says what would change."""
+        before = file.read_text() if file.exists() else ""
+        if before == text:
+            return
+        self.change(f"{file} is {'replaced' if before else 'written'}", diff=unified(str(file), before, text))
+        if not self.dry:
+            from steps.core.store import private_directory, replace
+
+            private_directory(file.parent)
+            replace(file, text.encode())
+
+    def link(self, link: Path, target: Path) -> None:
+        """Keeps a symbolic link in the work directory."""
+        if link.is_symlink() and link.readlink() == target:
+            return
+        if self.dry:
+            self.change(f"{link} -> {target}")
+            return
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        staged = link.with_name(f".{link.name}.new")
+        staged.unlink(missing_ok=True)
+        staged.symlink_to(target)
+        staged.replace(link)
+
+    def _sources(self) -> list[tuple[str, ReleaseSource]]:
+        names = self.cluster.release.sources
+        return [(name, self.plugins.release_source(name, self.cluster)) for name in names]
+
+    def _pin(self, arch: str) -> str | None:
+        return self.cluster.release.sha256.get(arch)
+
+    @staticmethod
+    def now() -> int:
+        return int(time.time())

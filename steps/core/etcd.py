@@ -1,0 +1,210 @@
+"""Asking etcd: etcdctl scripts as text, and what they answer as data. Everything runs under `env -i` with deadlines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from steps.core.look import quoted
+from steps.core.model import Cluster, Node
+
+COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
+CLIENT_NAME = "operator"
+
+
+@dataclass(frozen=True)
+class Status:
+    """One member's own words. Ids in lower-case hex, as `member list` prints them; `db_size` in bytes."""
+
+    endpoint: str
+    id: str
+    cluster_id: str
+    leader: str
+    version: str
+    revision: int
+    raft_index: int
+    applied: int
+    learner: bool
+    db_size: int
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    id: str
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    learner: bool
+
+    @property
+    def started(self) -> bool:
+        return bool(self.name)
+
+
+@dataclass(frozen=True)
+class View:
+    """What was answered through one node. An endpoint that is missing in `statuses` did not answer.
+
+    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>". `members` is None where nobody answered.
+    `errors`: what etcdctl said besides, by command.
+    """
+
+    statuses: Mapping[str, Status] = field(default_factory=dict)
+    health: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[Member, ...] | None = None
+    alarms: tuple[str, ...] = ()
+    hashes: Mapping[str, int] = field(default_factory=dict)
+    written: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+def ctl(cluster: Cluster, node: Node) -> str:
+    """A shell function `ctl` that runs the node's etcdctl with the node's own certificate."""
+    words = [f"{node.paths.bin}/etcdctl", "--dial-timeout=3s", f"--command-timeout={COMMAND_TIMEOUT}s"]
+    if cluster.tls.enabled:
+        cert = node.paths.cert
+        words += [f"--cacert={cert}/ca.pem", f"--cert={cert}/etcd.pem", f"--key={cert}/etcd-key.pem"]
+    return f'ctl() {{ timeout {COMMAND_TIMEOUT + 5} env -i ETCDCTL_API=3 {quoted(words)} "$@" </dev/null; }}\n'
+
+
+def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
+    """Every client URL that the node's unit listens on: its own address, and loopback."""
+    own = cluster.client_url(node)
+    if node.ip in ("127.0.0.1", "::1"):
+        return (own,)
+    scheme = "http" if cluster.tls.plain_loopback or not cluster.tls.enabled else "https"
+    return own, f"{scheme}://127.0.0.1:{node.client_port}"
+
+
+def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
+    """Status and health of `endpoints`; the member list and the alarms; with `probe` (a key) a write, a read and hashes."""
+    everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)
+    all_words, some = quoted([f"--endpoints={everyone}"]), quoted([f"--endpoints={','.join(endpoints)}"])
+    own = quoted([f"--endpoints={cluster.client_url(node)}"])
+    lines = [
+        ctl(cluster, node) + "ask() { n=$1; shift; o=$(ctl \"$@\" 2>&1); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} \"$o\"; }",
+        f"ask status {some} -w json endpoint status",
+        f"ask health {some} endpoint health",
+    ]
+    if members:
+        lines += [f"ask members {own} -w json member list", f"ask alarms {own} alarm list"]
+    if probe:
+        key = quoted([probe])
+        lines += [
+            f'l=$(ctl {own} lease grant 60 2>&1); l=${{l#lease }}; l=${{l%% *}}; v="$l-$$"',
+            f'ask put {own} -w json put --lease="$l" {key} "$v"; w=$o',
+            f'o=$(ctl {own} get --print-value-only {key} 2>&1); [ "$o" = "$v" ] && echo "read=same" || echo "read=$o"',
+            'r=${w#*\\"revision\\":}; r=${r%%[!0-9]*}',
+            f'ask hashes {all_words} -w json endpoint hashkv --rev="${{r:-0}}"',
+            f'ctl {own} lease revoke "$l" >/dev/null 2>&1',
+        ]
+    return "\n".join([*lines, "true"]) + "\n"
+
+
+def parse(output: str) -> View:
+    """Reads what ask_script printed. Never raises: what cannot be read stands in `errors`."""
+    answers: dict[str, tuple[int, str]] = {}
+    facts: dict[str, str] = {}
+    rest = output
+    while rest:
+        line, _, rest = rest.partition("\n")
+        if line.startswith("answer "):
+            _, name, code, size = line.split()
+            raw = rest.encode("utf-8", "surrogateescape")
+            answers[name] = (int(code), raw[: int(size)].decode("utf-8", "surrogateescape"))
+            rest = raw[int(size) + 1 :].decode("utf-8", "surrogateescape")
+        elif line.startswith("read="):
+            facts["read"] = line[5:]
+    errors = {name: _last(text) for name, (code, text) in answers.items() if code}
+    written = ""
+    if "put" in answers:
+        written = errors.get("put") or ("" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}")
+    return View(
+        statuses={status.endpoint: status for status in map(_status, _json_list(answers.get("status")))},
+        health=_health(answers.get("health", (0, ""))[1]),
+        members=_members(answers.get("members")),
+        alarms=_alarms(answers.get("alarms", (1, ""))),
+        hashes={each["Endpoint"]: int(each["HashKV"]["hash"]) for each in _json_list(answers.get("hashes"))},
+        written=written,
+        errors=errors,
+    )
+
+
+def _last(text: str) -> str:
+    """The line that says why: etcdctl logs first and ends with `Error: …`."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    return (said or lines or ["no answer"])[-1][:300]
+
+
+def _json_list(answer: tuple[int, str] | None) -> list[dict[str, dict[str, int]]]:
+    """The JSON array among the lines (etcdctl logs its warnings beside it)."""
+    for line in (answer or (1, ""))[1].splitlines():
+        if line.startswith("["):
+            try:
+                return list(json.loads(line))
+            except ValueError:
+                return []
+    return []
+
+
+def _hex(number: int) -> str:
+    return f"{number:x}"
+
+
+def _status(raw: Mapping[str, object]) -> Status:
+    status = raw["Status"]
+    assert isinstance(status, dict)  # noqa: S101  etcdctl's documented shape
+    header = status["header"]
+    return Status(
+        endpoint=str(raw["Endpoint"]),
+        id=_hex(header["member_id"]),
+        cluster_id=_hex(header["cluster_id"]),
+        leader=_hex(status.get("leader", 0)),
+        version=status["version"],
+        revision=header.get("revision", 0),
+        raft_index=status.get("raftIndex", 0),
+        applied=status.get("raftAppliedIndex", 0),
+        learner=status.get("isLearner", False),
+        db_size=status.get("dbSize", 0),
+        errors=tuple(status.get("errors") or ()),
+    )
+
+
+def _health(text: str) -> dict[str, str]:
+    health = {}
+    for line in text.splitlines():
+        endpoint, found, reason = line.partition(" is unhealthy: ")
+        if found:
+            health[endpoint] = reason.removeprefix("failed to commit proposal: ")
+        elif " is healthy: " in line:
+            health[line.partition(" is healthy: ")[0]] = ""
+    return health
+
+
+def _members(answer: tuple[int, str] | None) -> tuple[Member, ...] | None:
+    for line in (answer or (1, ""))[1].splitlines():
+        if line.startswith("{"):
+            return tuple(
+                Member(
+                    id=_hex(raw["ID"]),
+                    name=raw.get("name", ""),
+                    peer_urls=tuple(raw.get("peerURLs") or ()),
+                    client_urls=tuple(raw.get("clientURLs") or ()),
+                    learner=raw.get("isLearner", False),
+                )
+                for raw in json.loads(line)["members"]
+            )
+    return None
+
+
+def _alarms(answer: tuple[int, str]) -> tuple[str, ...]:
+    """`memberID:8211f1d0f64f3269 alarm:NOSPACE`, one a line; the id is decimal."""
+    alarms = []
+    for line in answer[1].splitlines():
+        member, found, alarm = line.removeprefix("memberID:").partition(" alarm:")
+        if found:
+            alarms.append(f"{alarm.strip()} on {_hex(int(member))}")
+    return tuple(alarms)

@@ -1,0 +1,184 @@
+"""May anything be changed at all? Asked of what was seen on every selected node, before the first change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from steps.core import flags
+from steps.core.errors import Refused
+from steps.core.etcd import ctl
+from steps.core.look import Look
+from steps.core.model import Cluster, Node
+from steps.core.places import unit_file, wal_parent
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+
+SKEW = 1.5  # seconds between a node's clock and ours beyond what the look itself takes
+WAL_PREALLOCATION = 2 * 64 << 20  # etcd preallocates two segments of 64 MB
+BINARIES_SIZE = 100 << 20
+
+
+def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
+    """Raises Refused with every node's problems; warns of what may stay. Changes nothing."""
+    cluster = ctx.cluster
+    problems = list(_twins(ctx, nodes))
+    for node in nodes:
+        look = ctx.look(node)
+        problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in _ports(ctx, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in _foreign_ca(ctx, node, look)]
+        for warning in _warnings(cluster, node, look, ctx.now()):
+            ctx.warn(warning, node)
+    if problems:
+        raise Refused("preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again")
+
+
+def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
+    """Cloned machines share a machine-id; one machine under two names shares its boot, too."""
+    if ctx.cluster.hosts.transport == "local":
+        return
+    seen: dict[str, Node] = {}
+    for node in nodes:
+        facts = ctx.look(node).facts
+        twin = seen.setdefault(facts.get("machine", node.name), node)
+        if twin is node:
+            continue
+        if ctx.look(twin).facts.get("boot") == facts.get("boot"):
+            yield f"{twin.name} and {node.name} are the same machine (one machine-id, one boot)"
+        else:
+            ctx.warn(f"has the machine-id of {twin.name}: a cloned machine should get its own", node)
+
+
+def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del node
+    if cluster.systemd and "systemd" not in look.facts:
+        yield "systemd is not running there"
+
+
+def _space(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del cluster
+    need = {node.paths.wal: WAL_PREALLOCATION}
+    if "binary" not in look.facts:
+        need[node.paths.bin] = BINARIES_SIZE
+    for path, size in need.items():
+        free, _ = look.free.get(path, (size, 0))
+        if free < size and not look.member:
+            yield f"{path} has {free >> 20} MB free, {size >> 20} MB are needed"
+
+
+def _wal_parent(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Somebody else's directory is never chowned, and etcd cannot work in one that is not its own."""
+    if not cluster.systemd:
+        return
+    owner, _, inhabitant = look.facts.get("walparent", "").partition(" ")
+    if owner and inhabitant and owner != cluster.hosts.run_as:
+        parent = wal_parent(node)
+        yield (
+            f"{parent} belongs to {owner} and is not empty; etcd, as {cluster.hosts.run_as}, must own the directory "
+            f'around its WAL: set [paths] wal = "{parent.rstrip("/")}/etcd/wal"'
+        )
+
+
+def _overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """What stands beside the unit and overrides it: nobody would find that flag in etcd.toml."""
+    del node
+    files = " ".join(look.unit.get(name, "") for name in ("DropInPaths", "EnvironmentFiles")).split()
+    files = [file for file in files if file.startswith("/")]
+    if cluster.systemd and files:
+        yield f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml and remove them"
+
+
+def _foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Member data without anything of ours beside it is somebody's, or an older cluster's."""
+    if look.member and look.process is None and unit_file(cluster, node) not in look.entries:
+        yield (
+            f"{node.paths.data} holds a member's data and there is no {unit_file(cluster, node)}: whose is it? "
+            f"Move it aside (mv {node.paths.data} {node.paths.data}.old) or name another [paths] data"
+        )
+
+
+_CHECKS = (_systemd, _space, _wal_parent, _overrides, _foreign_data)
+
+
+def _ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+    """The node's ports are free, or its own etcd has them."""
+    if look.process is not None:
+        return
+    taken = [port for port in (node.client_port, node.peer_port) if port in look.listening]
+    if not taken:
+        return
+    owners = ctx.sh(node, owners_script([inode for port in taken for _, inode in look.listening[port]])).out.split("\n")
+    holders = dict(line.split(" ", 1) for line in owners if " " in line)
+    for port in taken:
+        inodes = [inode for _, inode in look.listening[port]]
+        who = next((holders[inode] for inode in inodes if inode in holders), f"a process of uid {look.listening[port][0][0]}")
+        yield f"port {port} is taken by {who}"
+
+
+def owners_script(inodes: Sequence[str]) -> str:
+    """Prints `inode pid N (name)` for each socket inode whose process can be seen."""
+    pattern = "|".join(f"socket:\\[{inode}\\]" for inode in inodes)
+    return f"""
+for f in /proc/[0-9]*/fd/*; do l=$(readlink "$f" 2>/dev/null) || continue
+  case $l in {pattern}) p=${{f#/proc/}}; p=${{p%%/*}}; read -r n </proc/$p/comm; i=${{l#*[}}; echo "${{i%]}} pid $p ($n)";; esac
+done
+true
+"""
+
+
+def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+    """A lower version, a skipped minor, and 3.4 → 3.5 with auth on: refused before any binary is replaced."""
+    # Data that no process has open was last written by what is installed.
+    seen = look.facts.get("living") or (look.facts.get("version") if look.member else "")
+    wanted = ctx.cluster.version
+    if not seen or seen == wanted:
+        return
+    now, then = flags.minor(seen), flags.minor(wanted)
+    if _number(wanted) < _number(seen):
+        if then == now:
+            ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
+            return
+        yield f"etcd {seen} has written this member's data: {wanted} cannot read it. Restore a snapshot to go back"
+    elif then[0] != now[0] or then[1] > now[1] + 1:
+        yield f"etcd {seen} -> {wanted} skips a minor release: go by {now[0]}.{now[1] + 1} first"
+    elif (now, then) == ((3, 4), (3, 5)) and look.process is not None:
+        answer = ctx.sh(node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true")
+        if "Authentication Status: true" in answer.out:
+            yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _foreign_ca(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+    """A CA found on a node counts as existing: a controller without it must not make another."""
+    entry = look.entries.get(f"{node.paths.cert}/ca.pem")
+    if not ctx.cluster.tls.enabled or entry is None or entry.content is None:
+        return
+    from steps.core import pki
+
+    there = {pki.fingerprint(cert) for cert in pki.read(entry.content.encode(), f"{node.name}: ca.pem")}
+    ca = ctx.store.ca()
+    here = {pki.fingerprint(cert) for cert in pki.read(ca)} if ca else set()
+    if there & here:
+        return
+    have = f"this controller has {', '.join(sorted(f[:16] for f in here))}" if here else "this controller has none"
+    yield (
+        f"trusts the CA {', '.join(sorted(f[:16] for f in there))}, {have}. Copy the directory "
+        f"{ctx.cluster.work / 'ca'} (and certs) from the controller that made the cluster"
+    )
+
+
+def _warnings(cluster: Cluster, node: Node, look: Look, now: int) -> Iterator[str]:
+    skew = int(look.facts.get("clock", now)) - now
+    if abs(skew) > SKEW:
+        yield f"its clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this controller's"
+    free, total = look.free.get(node.paths.data, (0, 0))
+    quota = int(cluster.flags.get("quota-backend-bytes", "0"))
+    if total and total < quota:
+        yield f"the disk under {node.paths.data} ({total >> 20} MB) is smaller than quota-backend-bytes ({quota >> 20} MB)"
+    del free

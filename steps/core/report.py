@@ -1,0 +1,115 @@
+"""What the user reads: `==> phase`, `node: message`, tables, and a closing tip. Plain lines unless on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from json import dumps
+from threading import Lock
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class Report:
+    """Safe for threads. `json`: one JSON document on stdout, warnings on stderr, and nothing else."""
+
+    def __init__(self, stream: TextIO | None = None, *, json: bool = False) -> None:
+        self._stream = stream or sys.stdout
+        self.json = json
+        self._lock = Lock()
+        self._progress: Progress | None = None
+        self._console: Console | None = None
+        if self._stream.isatty() and not json:
+            from rich.console import Console
+
+            self._console = Console(file=self._stream, highlight=False)
+
+    def phase(self, name: str, position: str) -> None:
+        self._line(f"==> {position + ' ' if position else ''}{name}", "bold")
+
+    def say(self, message: str, node: str = "") -> None:
+        self._line(_indented(message, node))
+
+    def change(self, message: str, node: str = "", diff: str = "") -> None:
+        self._line(_indented(message, node), "yellow")
+        for line in diff.splitlines():
+            self._line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
+
+    def warn(self, message: str, node: str = "") -> None:
+        text = _indented(f"warning: {message}", node)
+        if self.json:
+            with self._lock:
+                sys.stderr.write(text + "\n")
+        else:
+            self._line(text, "magenta")
+
+    def tip(self, message: str) -> None:
+        self._line(f"\n{message}", "cyan")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self.json:
+            return
+        if self._console is not None:
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(*head, box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+            for row in rows:
+                table.add_row(*map(Text, row))
+            self._console.print(table)
+            return
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+        for row in [head, *rows]:
+            self._line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def data(self, document: object) -> None:
+        """The JSON document, where one was asked for."""
+        if self.json:
+            self._stream.write(dumps(document, indent=2, default=str) + "\n")
+
+    def end(self) -> None:
+        """The phase is over: its live lines go."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    @contextmanager
+    def transfer(self, label: str, size: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar of `size` bytes while the block runs; yields what to call with each chunk's size."""
+        if self._console is None:
+            yield lambda _sent: None
+            return
+        progress = self._live()
+        task = progress.add_task(label, total=size or None)
+        try:
+            yield lambda sent: progress.update(task, advance=sent)
+        finally:
+            progress.update(task, visible=False)
+
+    def _live(self) -> Progress:
+        with self._lock:
+            if self._progress is None:
+                from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+                columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+                self._progress = Progress(*columns, console=self._console, transient=True)
+                self._progress.start()
+            return self._progress
+
+    def _line(self, text: str, style: str = "") -> None:
+        if self.json:
+            return
+        with self._lock:
+            if self._console is not None:
+                self._console.print(text, style=style or None, markup=False, soft_wrap=True)
+            else:
+                self._stream.write(text + "\n")
+                self._stream.flush()
+
+
+def _indented(message: str, node: str) -> str:
+    return f"  {node}: {message}" if node else f"  {message}"

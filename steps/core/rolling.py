@@ -1,0 +1,227 @@
+"""Starting and restarting members so that at most one is down because of us."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from steps.core import flags
+from steps.core.errors import Refused, StepFailed, StepsError, Unhealthy
+from steps.core.etcd import View, ctl
+from steps.core.gate import ask, healthy, problems, wait_open
+from steps.core.look import UNIT_DIGEST, Look
+from steps.core.places import unit_file
+from steps.core.render import exec_argv, script_argv
+from steps.core.service import enable_script, start_script
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+
+HOW = "one member at a time, the leader last"
+CLUSTER_ID = "cluster-id"
+
+
+def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
+    """Why the living process is not what is installed; empty where it is. The process itself is asked, no memory of runs."""
+    process = look.process
+    unit = look.entries.get(unit_file(cluster, node))
+    binary = look.entries.get(f"{node.paths.bin}/etcd")
+    ca = look.entries.get(f"{node.paths.cert}/ca.pem")
+    if process is None or unit is None or unit.content is None or binary is None:
+        return ""
+    if binary.sha256 != process.exe:
+        return f"runs etcd {look.facts.get('living', '?')}, another binary is installed"
+    installed = exec_argv(unit.content) if cluster.systemd else script_argv(unit.content)
+    changed = flags.lasting(installed) ^ flags.lasting(process.argv)
+    if changed:
+        names = sorted({word.partition("=")[0] for word in changed})
+        return f"flags changed: {', '.join(names)}"
+    if cluster.systemd and f"{UNIT_DIGEST}={look.facts.get('digest', '')}\n" not in unit.content:
+        return "the unit changed"
+    if ca is not None and ca.mtime > process.started:
+        return "the CA is newer than the process, which reads it only at its start"
+    return ""
+
+
+def order(cluster: Cluster, nodes: Sequence[Node], names: Collection[str], leader: str = "") -> list[Node]:
+    """The nodes of `names` in etcd.toml's order, the leader's last."""
+    chosen = [node for node in nodes if node.name in names]
+    return sorted(chosen, key=lambda node: (node.name == leader, cluster.nodes.index(node)))
+
+
+def enable(ctx: Context, nodes: Sequence[Node]) -> None:
+    if not ctx.cluster.systemd:
+        return
+    for node in nodes:
+        ctx.change("etcd.service is enabled" if not ctx.dry else "etcd.service will be enabled", node)
+    if not ctx.dry and nodes:
+        ctx.each(nodes, lambda node: _script(ctx, node, enable_script(ctx.cluster)))
+
+
+def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
+    """Starts what is stopped, all at once: members block until there is a quorum.
+
+    Raises Refused for a member whose data vanished, Unhealthy where members outside the selection are still missing.
+    """
+    cluster = ctx.cluster
+    _refuse_vanished(ctx, nodes, stopped)
+    ctx.each(stopped, lambda node: _script(ctx, node, start_script(cluster, node)))
+    for node in stopped:
+        ctx.change("etcd is started", node)
+    known = (cluster.work / CLUSTER_ID).exists()
+    if len(nodes) < len(cluster.nodes) and not known:
+        _bootstrap_in_parts(ctx, nodes)
+        return
+    view = wait_open(ctx, stopped[0], {node.name: 0 for node in stopped})
+    _remember(ctx, view)
+
+
+def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> None:
+    """Rolls the nodes named in `reasons`; stops at the first failure.
+
+    Raises Refused where the rest would have no quorum, StepFailed where the cluster is not healthy to begin with.
+    """
+    cluster = ctx.cluster
+    asker = next(node for node in nodes if ctx.look(node).process is not None)
+    view = ask(ctx, asker)
+    well = healthy(cluster, view)
+    if not well:
+        # No quorum: nobody is served, so nothing is lost by restarting all that differ at once.
+        _restart_together(ctx, order(cluster, nodes, reasons), reasons)
+        return
+    sick = [node for node in order(cluster, nodes, reasons) if node.name not in well]
+    if sick:
+        _restart_together(ctx, sick, reasons)
+        view = ask(ctx, asker)
+    _snapshot_before_upgrade(ctx, nodes, asker)
+    for node in order(cluster, nodes, set(reasons) - {each.name for each in sick}, _leader(cluster, view)):
+        view = ask(ctx, node)
+        if wrong := problems(cluster, view):
+            raise StepFailed(
+                f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
+                hint="mend that first: invoke verify",
+            )
+        _keep_quorum(ctx, node, view)
+        _restart_one(ctx, node, view, reasons[node.name])
+
+
+def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
+    cluster = ctx.cluster
+    ctx.plugins.before_restart(cluster, node)
+    script = start_script(cluster, node)
+    own = view.statuses[cluster.client_url(node)]
+    if own.id == own.leader and len(cluster.nodes) > 1:
+        heir = next(status for status in view.statuses.values() if status.id != own.id)
+        script = ctl(cluster, node) + f"ctl --endpoints={cluster.client_url(node)} move-leader {heir.id} >&2 || exit 1\n" + script
+    _script(ctx, node, script)
+    process = ctx.look(node).process
+    wait_open(ctx, node, {node.name: process.pid if process else 0})
+    ctx.change(f"restarted: {reason}", node)
+
+
+def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> None:
+    pids = {}
+    for node in nodes:
+        ctx.plugins.before_restart(ctx.cluster, node)
+        process = ctx.look(node).process
+        pids[node.name] = process.pid if process else 0
+    ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
+    wait_open(ctx, nodes[0], pids)
+    for node in nodes:
+        ctx.change(f"was not healthy and is restarted: {reasons[node.name]}", node)
+
+
+def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
+    """Refused where the members that stay cannot decide without this one."""
+    cluster = ctx.cluster
+    if len(healthy(cluster, view) - {node.name}) >= cluster.quorum:
+        return
+    if ctx.accept_downtime:
+        ctx.warn("restarted although the rest has no quorum: --accept-downtime", node)
+        return
+    raise Refused(
+        f"{node.name}: restarting it would leave {len(cluster.nodes) - 1} of {len(cluster.nodes)} members, "
+        f"fewer than the quorum of {cluster.quorum}: a downtime",
+        hint="invoke start --accept-downtime",
+    )
+
+
+def _leader(cluster: Cluster, view: View) -> str:
+    ids = {status.id: status for status in view.statuses.values()}
+    leader = next((ids[status.leader] for status in view.statuses.values() if status.leader in ids), None)
+    return next((n.name for n in cluster.nodes if leader and cluster.client_url(n) == leader.endpoint), "")
+
+
+def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
+    """An empty node of a cluster that has once been healthy is a member whose data vanished, never a new one.
+
+    Before that first health, a member that never started is known to the others without client URLs.
+    """
+    cluster = ctx.cluster
+    empty = [node for node in stopped if not ctx.look(node).member and not ctx.look(node).wal]
+    if not empty:
+        return
+    lost = [node.name for node in empty]
+    if not (cluster.work / CLUSTER_ID).exists():
+        running = [node for node in nodes if node not in stopped]
+        if len(stopped) == len(cluster.nodes):
+            return
+        others = [cluster.client_url(node) for node in cluster.nodes if node not in empty]
+        view = ask(ctx, (running or empty)[0], others)
+        published = {member.name for member in view.members or () if member.client_urls}
+        answering = bool(view.statuses)
+        lost = [node.name for node in empty if node.name in published or (answering and view.members is None)]
+    if lost:
+        raise Refused(
+            f"{', '.join(lost)}: no data there, but the cluster has had this member: its data vanished, and a member that "
+            "starts empty under an old identity can corrupt the cluster",
+            hint="find the data (is a disk not mounted?), or replace the member: remove it from the cluster, then add it anew",
+        )
+
+
+def _bootstrap_in_parts(ctx: Context, nodes: Sequence[Node]) -> None:
+    cluster = ctx.cluster
+    view = ask(ctx, nodes[0])
+    if not problems(cluster, view):
+        _remember(ctx, view)
+        return
+    missing = [node.name for node in cluster.nodes if node not in nodes and cluster.client_url(node) not in view.statuses]
+    raise Unhealthy(
+        f"{', '.join(node.name for node in nodes)} started; the cluster still waits for {', '.join(missing) or 'its members'}",
+        hint=f"invoke start --node {','.join(missing)}" if missing else "invoke status",
+    )
+
+
+def _remember(ctx: Context, view: View) -> None:
+    """The ID of the first healthy start: from then on an empty node is a member that lost its data."""
+    file = ctx.cluster.work / CLUSTER_ID
+    seen = next(iter(view.statuses.values())).cluster_id
+    if not file.exists():
+        from steps.core.store import replace
+
+        replace(file, f"{seen}\n".encode())
+    elif (known := file.read_text().strip()) != seen:
+        raise Refused(
+            f"a foreign cluster answers: its ID is {seen}, this one's is {known}",
+            hint=f"compare the addresses in etcd.toml; if the cluster was made anew by hand, remove {file}",
+        )
+
+
+def _snapshot_before_upgrade(ctx: Context, nodes: Sequence[Node], asker: Node) -> None:
+    """Before the first member runs another minor release, the data is saved on the controller."""
+    wanted = flags.minor(ctx.cluster.version)
+    living = {ctx.look(node).facts.get("living", ctx.cluster.version) for node in nodes}
+    if all(flags.minor(version) == wanted for version in living):
+        return
+    from steps.core.snapshot import save
+
+    file = ctx.cluster.work / "snapshots" / f"before-{ctx.cluster.version}-{ctx.now()}.db"
+    save(ctx, asker, file)
+    ctx.change(f"snapshot of the {', '.join(sorted(living))} data: {file}")
+
+
+def _script(ctx: Context, node: Node, script: str) -> None:
+    result = ctx.sh(node, script, deadline=120)
+    if not result.ok:
+        raise StepsError(f"{node.name}: start: {result.err.strip()[-400:] or f'exit code {result.code}'}")

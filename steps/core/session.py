@@ -1,0 +1,203 @@
+"""One shell on a node for the whole command line: scripts go in, framed results come out, the node's lock is its own.
+
+The shell is started once per node. It takes the node's lock (an flock that lives exactly as long as the shell and what
+it started), then runs one script after another. A script reaches it through stdin, never through argv; what follows the
+script on stdin is the script's payload.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+LOCKED = 75
+STALL = 30  # seconds without one byte taken by the other side while sending
+
+# Lines before the token are skipped: sudo leaves the password on stdin where it needed none.
+_SHELL = """\
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; umask 077; echo ready
+while read -r T; do case $T in steps-*) break;; esac; done
+exec 3>&1
+while read -r n; do
+s=$(head -c "$n"; echo .); s=${s%.}
+e=$( (eval "$s") 2>&1 >&3 3>&-); r=$?
+printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
+[ "$r" = 0 ] || exit "$r"
+done
+"""
+# The lock file's content only serves the message; what locks is the flock.
+_LOCK = """\
+mkdir -p {folder} && exec 9>>{lock} && chmod 600 {lock} || exit 73
+flock -n 9 || {{ printf 'locked by '; cat {lock}; exit 75; }}
+printf '%s\\n' {holder} >{lock}
+"""
+
+
+def shell_command(*, lock: str | None, holder: str) -> str:
+    """The text that `sh -c` gets on the node. `lock` is a file's path; None: read only, no lock is taken."""
+    if lock is None:
+        return _SHELL
+    folder = lock.rpartition("/")[0]
+    return _LOCK.format(folder=shlex.quote(folder), lock=shlex.quote(lock), holder=shlex.quote(holder)) + _SHELL
+
+
+class Pipe(Protocol):
+    """A running shell's stdin and stdout (stderr merged)."""
+
+    def send(self, data: bytes) -> None: ...
+    def recv(self, timeout: float) -> bytes:
+        """Some bytes, b"" at the end. Raises TimeoutError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SessionError(Exception):
+    """The shell ended, hung or never came; the message says which, in the remote side's words where there are any."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a script left: its exit code, its stdout and its stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+
+class Session:
+    """A shell that has said that it is ready. Not for two threads at once."""
+
+    def __init__(self, pipe: Pipe, *, password: str | None = None, deadline: float = 20) -> None:
+        """Raises SessionError where the shell does not become ready within `deadline` seconds."""
+        self._pipe = pipe
+        self.closed = False
+        self._buffer = b""
+        self._token = b"steps-" + os.urandom(8).hex().encode()
+        if password is not None:
+            pipe.send(password.encode() + b"\n")
+        self._until(b"ready\n", time.monotonic() + deadline)
+        pipe.send(self._token + b"\n")
+
+    def run(
+        self,
+        script: str,
+        payload: Iterable[bytes] = (),
+        *,
+        deadline: float,
+        sent: Callable[[int], None] | None = None,
+        sink: BinaryIO | None = None,
+    ) -> Result:
+        """Runs `script` with `payload` on its stdin; `sent` hears of every chunk's size, `sink` gets what it prints.
+
+        `deadline` is in seconds without any sign of life while sending, and in all while waiting for the result.
+        A script that fails ends the session, for what it left of its payload is nobody's.
+        """
+        text = script.encode()
+        broken: OSError | None = None
+        try:
+            self._pipe.send(b"%d\n%s" % (len(text), text))
+            for chunk in payload:
+                self._pipe.send(chunk)
+                if sent:
+                    sent(len(chunk))
+        except OSError as error:
+            # The script may have failed before it read its payload: its own words say more than the broken pipe.
+            broken = error
+        end = time.monotonic() + deadline
+        try:
+            out = self._until(b"\n" + self._token + b" ", end, sink)
+        except SessionError as error:
+            raise SessionError(str(error) if broken is None else f"{error} ({broken})") from broken
+        code, size = self._until(b"\n", end).split()
+        while len(self._buffer) < int(size):
+            self._fill(end)
+        err, self._buffer = self._buffer[: int(size)], self._buffer[int(size) :]
+        if int(code) != 0:
+            self.close()
+        return Result(int(code), out.decode("utf-8", "surrogateescape"), err.decode(errors="replace"))
+
+    def close(self) -> None:
+        self.closed = True
+        self._pipe.close()
+
+    def _until(self, mark: bytes, end: float, sink: BinaryIO | None = None) -> bytes:
+        start = 0
+        while (at := self._buffer.find(mark, start)) < 0:
+            start = max(0, len(self._buffer) - len(mark))
+            if sink is not None:
+                sink.write(self._buffer[:start])
+                self._buffer, start = self._buffer[start:], 0
+            self._fill(end)
+        if sink is not None:
+            sink.write(self._buffer[:at])
+            self._buffer, at = self._buffer[at:], 0
+        found, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
+        return found
+
+    def _fill(self, end: float) -> None:
+        try:
+            data = self._pipe.recv(max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            self.close()
+            raise SessionError(self._said("no answer within the deadline")) from None
+        except OSError as error:
+            raise SessionError(self._said(f"the connection broke: {error}")) from error
+        if not data:
+            self.close()
+            raise SessionError(self._said("the remote shell ended"))
+        self._buffer += data
+
+    def _said(self, what: str) -> str:
+        words = self._buffer.decode(errors="replace").strip()
+        return f"{what}: {words[-400:]}" if words else what
+
+
+class LocalPipe:
+    """A shell on this machine, in a session of its own so that Ctrl-C reaches only the controller."""
+
+    def __init__(self, command: str) -> None:
+        self._process = subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            bufsize=0,
+        )
+
+    def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101  Popen was asked for it
+        view = memoryview(data)
+        os.set_blocking(self._process.stdin.fileno(), False)  # noqa: FBT003  the signature is the library's
+        while view:
+            if not select.select([], [self._process.stdin], [], STALL)[1]:
+                raise TimeoutError(f"nothing was read for {STALL} s")
+            view = view[self._process.stdin.write(view) or 0 :]
+
+    def recv(self, timeout: float) -> bytes:
+        assert self._process.stdout is not None  # noqa: S101  Popen was asked for it
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            raise TimeoutError
+        return os.read(self._process.stdout.fileno(), 1 << 16)
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                stream.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()

@@ -1,0 +1,94 @@
+"""What a step is, and the order in which steps run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, ClassVar
+
+from steps.core.errors import PluginError
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+    from steps.core.resources import Resource
+
+
+class Step:
+    """One phase. Its docstring is its help; `after` or `before` names the step beside which it takes its place.
+
+    `prepare` runs once on the controller, in real runs and in dry ones (`ctx.dry`: then it changes nothing and says what
+    it would do); `desired` yields what a node should have. A step about the whole cluster has `run` instead of `desired`.
+    """
+
+    name: ClassVar[str] = ""
+    after: ClassVar[str] = ""
+    before: ClassVar[str] = ""
+    reads_only: ClassVar[bool] = False  # needs neither the look nor a lock
+
+    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        """On the controller, before any node is compared."""
+
+    def desired(self, cluster: Cluster, node: Node) -> Iterable[Resource]:
+        """The node's resources, in the order in which they are made."""
+        del cluster, node
+        return ()
+
+    def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        """The whole step, where it is not about what a node should have."""
+
+    @property
+    def runs(self) -> bool:
+        return type(self).run is not Step.run
+
+
+def ordered(pipeline: Sequence[Step], custom: Iterable[Step]) -> list[Step]:
+    """The pipeline with each custom step beside its anchor; several at one anchor keep the order in which they came.
+
+    Raises PluginError: a name that is taken, an unknown anchor (with the nearest name), both anchors or none, a cycle.
+    """
+    steps = {step.name: step for step in pipeline}
+    waiting = []
+    for step in custom:
+        if step.name in steps:
+            raise PluginError(f"the step {step.name!r} exists already", hint="give it another name")
+        steps[step.name] = step
+        waiting.append(step)
+    for step in waiting:
+        _check_anchor(step, steps)
+    try:
+        tuple(TopologicalSorter({step.name: [step.after or step.before] for step in waiting}).static_order())
+    except CycleError as error:
+        raise PluginError(f"the steps {' -> '.join(error.args[1])} wait for each other") from None
+    line = list(pipeline)
+    while waiting:
+        for step in tuple(waiting):
+            names = [known.name for known in line]
+            if step.before in names:
+                line.insert(names.index(step.before), step)
+            elif step.after in names:
+                line.insert(_behind(line, names.index(step.after), step.after), step)
+            else:
+                continue
+            waiting.remove(step)
+    return line
+
+
+def _behind(line: Sequence[Step], at: int, anchor: str) -> int:
+    """Behind the anchor and behind the steps that already came after it."""
+    at += 1
+    while at < len(line) and line[at].after == anchor:
+        at += 1
+    return at
+
+
+def _check_anchor(step: Step, known: Iterable[str]) -> None:
+    if bool(step.after) == bool(step.before):
+        raise PluginError(f"the step {step.name!r} needs either `after` or `before`")
+    anchor = step.after or step.before
+    names = [name for name in known if name != step.name]
+    if anchor not in names:
+        near = difflib.get_close_matches(anchor, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        raise PluginError(f"the step {step.name!r} wants to run beside {anchor!r}, which does not exist", hint=hint)

@@ -1,0 +1,49 @@
+"""distribute: etcd's binaries on every node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from steps.core.binaries import BINARIES
+from steps.core.resources import Content, File, Promise, Resource
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.look import Look
+    from steps.core.model import Cluster, Node
+    from steps.core.releases import Staged
+
+
+class Distribute(Step):
+    """Bring the binaries to the nodes; each runs there once before it replaces anything"""
+
+    name = "distribute"
+
+    def __init__(self) -> None:
+        self._staged: dict[str, Staged] = {}
+
+    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        del cluster
+        for arch in {ctx.arch(node) for node in nodes}:
+            staged = ctx.release(arch) if ctx.dry else ctx.fetch(arch)
+            if staged is not None:
+                self._staged[arch] = staged
+
+    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+        in_release = {name for staged in self._staged.values() for name in staged.binaries}
+        for name in BINARIES:
+            if in_release and name not in in_release:
+                continue
+            yield File(
+                f"{node.paths.bin}/{name}",
+                lambda look, name=name: self._binary(cluster, look, name),
+                mode=0o755,
+                # The wrong glibc or architecture shows here, before anything is replaced.
+                check=("env", "-i", "{}", "--version" if name == "etcd" else "version"),
+            )
+
+    def _binary(self, cluster: Cluster, look: Look, name: str) -> Content:
+        staged = self._staged.get(look.arch)
+        return staged.binaries[name] if staged else Promise(f"{name} {cluster.version}, once it is fetched")

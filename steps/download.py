@@ -1,0 +1,34 @@
+"""download: etcd's release, verified, in the controller's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steps.core.binaries import own_arch
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+
+
+class Download(Step):
+    """Fetch and verify etcd's release, for every architecture that is needed"""
+
+    name = "download"
+
+    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        for arch in sorted({own_arch(), *(ctx.arch(node) for node in nodes)}):
+            staged = ctx.release(arch)
+            if staged is not None:
+                ctx.say(f"etcd {cluster.version} ({arch}) is in the cache: {staged.origin}, {staged.verified_by}")
+            elif ctx.dry:
+                sources = ", ".join(cluster.release.sources)
+                ctx.change(f"etcd {cluster.version} ({arch}) will be fetched (sources in order: {sources})")
+            else:
+                staged = ctx.fetch(arch)
+                ctx.change(f"etcd {cluster.version} ({arch}) from {staged.origin}, {staged.verified_by}")
+        own = ctx.release(own_arch())
+        for name, blob in own.binaries.items() if own is not None else ():
+            ctx.link(cluster.work / "bin" / name, blob.path)

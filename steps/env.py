@@ -1,0 +1,68 @@
+"""env: are the hosts fit, and what do the controller and they need besides etcd?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from steps.core.etcd import CLIENT_NAME
+from steps.core.resources import Block, Resource, User
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+
+
+class Env(Step):
+    """Check the hosts; write environment.sh; keep /etc/hosts; create etcd's user"""
+
+    name = "env"
+
+    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        # The preflight itself has passed: it guards every chain that changes something, right after the look.
+        for node in nodes:
+            facts = ctx.look(node).facts
+            systemd = f", systemd {facts['systemd']}" if "systemd" in facts else ""
+            installed = f", etcd {facts['version']}" if "version" in facts else ""
+            ctx.say(f"fit ({facts['arch']}{systemd}{installed})", node)
+        ctx.write(cluster.work / "environment.sh", environment(cluster))
+
+    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+        del node
+        if cluster.systemd and cluster.hosts.run_as != "root":
+            yield User(cluster.hosts.run_as)
+        if cluster.hosts.manage_etc_hosts:
+            yield Block("/etc/hosts", f"etcd-steps {cluster.name}", "".join(f"{n.ip} {n.name}\n" for n in cluster.nodes))
+
+
+def environment(cluster: Cluster) -> str:
+    """environment.sh, for bash: the how-to's variables as plain ones, and exported only what etcdctl reads."""
+    work = cluster.work
+    nodes = cluster.nodes
+    endpoints = ",".join(cluster.client_url(node) for node in nodes)
+    members = ",".join(f"{node.name}={cluster.peer_url(node)}" for node in nodes)
+    live = work / "certs" / CLIENT_NAME / "live"
+    lines = [
+        f"# The cluster {cluster.name}: `. {work / 'environment.sh'}`, then etcdctl just works. Made by invoke env.",
+        f"VER={quote(cluster.version)}",
+        f"NODE_IPS=({' '.join(quote(node.ip) for node in nodes)})",
+        f"NODE_NAMES=({' '.join(quote(node.name) for node in nodes)})",
+        f"ETCD_ENDPOINTS={quote(endpoints)}",
+        f"ETCD_NODES={quote(members)}",
+        f"ETCD_DATA_DIR={quote(nodes[0].paths.data)}",
+        f"ETCD_WAL_DIR={quote(nodes[0].paths.wal)}",
+        f"case :$PATH: in *:{quote(str(work / 'bin'))}:*) ;; *) export PATH={quote(str(work / 'bin'))}:$PATH;; esac",
+        "export ETCDCTL_API=3",
+        f"export ETCDCTL_ENDPOINTS={quote(endpoints)}",
+    ]
+    if cluster.tls.enabled:
+        lines += [
+            f"export ETCDCTL_CACERT={quote(str(work / 'ca' / 'ca.pem'))}",
+            f"export ETCDCTL_CERT={quote(str(live / 'cert.pem'))}",
+            f"export ETCDCTL_KEY={quote(str(live / 'key.pem'))}",
+        ]
+    else:
+        lines.append("unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,38 @@
+"""client: a certificate for somebody who connects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from steps.core.cli import task
+from steps.core.errors import UsageError
+
+
+@task(writes=True, cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given", out="a directory; it is made")
+def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = None) -> None:
+    """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
+    del config
+    from steps.core import profiles
+    from steps.core.store import private_directory, replace
+
+    command = c.command
+    cluster, ctx = command.cluster, command.ctx
+    if not cluster.tls.enabled:
+        raise UsageError("[tls] enabled = false: nobody needs a certificate")
+    if name in {profiles.leaf_name(cluster, node) for node in cluster.nodes} | {profiles.operator(cluster).name}:
+        raise UsageError(f"the name {name!r} is a member's or the operator's", hint="take another name")
+    if not out:
+        raise UsageError("where to?", hint=f"invoke client {name} --out DIRECTORY")
+    profile = profiles.client(cluster, name, cn or name)
+    target = Path(out).expanduser().absolute()
+    reason = ctx.authority.reason(profile)
+    if ctx.dry:
+        ctx.change(f"{target}/{name}.pem: {profiles.describe(profile)} ({reason or 'as it was issued'})")
+        return
+    pair = ctx.authority.issue(profile) if reason else ctx.store.pair(name)
+    private_directory(target)
+    replace(target / "ca.pem", ctx.authority.ca(), mode=0o644)
+    replace(target / f"{name}.pem", pair.cert, mode=0o644)
+    replace(target / f"{name}-key.pem", pair.key)
+    ctx.say(f"{target}: {name}.pem, {name}-key.pem, ca.pem ({profiles.describe(profile)})")

@@ -1,0 +1,24 @@
+"""contents: the table of contents, in the order in which things happen; what a bare `invoke` prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from steps.core.cli import task
+
+
+@task()
+def contents(c: Any) -> None:
+    """This table: the phases in order, and the operations"""
+    house, helps = c.command.house, c.command.helps
+    names = [step.name for step in house.pipeline if step.name in helps]
+    width = max(map(len, helps))
+    lines = ["etcd.toml becomes a cluster: invoke all. Its phases, in order:", ""]
+    lines += [f"  {name.ljust(width)}  {helps[name]}" for name in names]
+    lines += ["", "Operations:", ""]
+    lines += [f"  {name.ljust(width)}  {helps[name]}" for name in sorted(set(helps) - set(names))]
+    lines += ["", "invoke --help TASK tells its options; invoke --dry TASK only says what it would change."]
+    print("\n".join(lines))
+    for problem in house.plugins.problems.values():
+        print(f"broken plugin: {problem}", file=sys.stderr)

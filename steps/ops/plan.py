@@ -1,0 +1,14 @@
+"""plan: what `invoke all` would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steps.core.cli import task
+
+
+@task()
+def plan(c: Any, node: list[str] | None = None, config: str | None = None) -> None:
+    """What `all` would change, as diffs; exit 0: nothing, 4: something"""
+    del node, config
+    c.command.take([step.name for step in c.command.pipeline])

@@ -1,0 +1,48 @@
+"""reset: the cluster ends; its data is renamed, never deleted, and its CA stays."""
+
+from __future__ import annotations
+
+import time
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from steps.core.cli import task
+from steps.core.confirm import confirmed
+from steps.core.errors import StepsError
+from steps.core.rolling import CLUSTER_ID
+from steps.core.service import disable_script, stop_script
+
+if TYPE_CHECKING:
+    from steps.core.model import Cluster, Node
+
+
+@task(writes=True, yes="the cluster's name, instead of typing it")
+def reset(c: Any, node: list[str] | None = None, config: str | None = None, yes: str = "") -> None:
+    """Stop and disable the members and rename their data to .old-<time>; the CA and the certificates stay"""
+    del node, config
+    command = c.command
+    cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
+    if not ctx.dry:
+        confirmed(cluster, yes, f"ends the members {', '.join(each.name for each in nodes)} of {cluster.name}")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+
+    def end(each: Node) -> None:
+        if ctx.dry:
+            ctx.change("will be stopped and disabled, its data renamed", each)
+            return
+        result = ctx.sh(each, reset_script(cluster, each, stamp), deadline=150)
+        if not result.ok:
+            raise StepsError(f"{each.name}: reset: {result.err.strip()}")
+        ctx.change(f"stopped; data renamed to *.old-{stamp}", each)
+
+    ctx.each(nodes, end)
+    if not ctx.dry and len(nodes) == len(cluster.nodes):
+        (cluster.work / CLUSTER_ID).unlink(missing_ok=True)
+
+
+def reset_script(cluster: Cluster, node: Node, stamp: str) -> str:
+    """Stops, disables, renames. A member that is gone already is no error."""
+    lines = [stop_script(cluster, node), disable_script(cluster)]
+    for path in (node.paths.data, node.paths.wal):
+        lines.append(f"[ ! -e {quote(path)} ] || mv -T -- {quote(path)} {quote(f'{path}.old-{stamp}')} || exit 1")
+    return "\n".join(lines) + "\n"

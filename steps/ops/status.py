@@ -1,0 +1,24 @@
+"""status: who is who, right now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steps.core.cli import task
+from steps.core.errors import Unhealthy
+
+
+@task()
+def status(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+    """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
+    del node, config, json
+    from steps.core.health import HEAD, gather
+
+    command = c.command
+    health = gather(command.ctx, command.nodes, thorough=False)
+    command.report.data(health.as_json(command.cluster))
+    command.report.table(HEAD, health.rows())
+    for warning in health.warnings:
+        command.report.warn(warning)
+    if health.problems:
+        raise Unhealthy("the cluster is not healthy\n  " + "\n  ".join(health.problems), hint="invoke verify")

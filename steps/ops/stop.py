@@ -1,0 +1,31 @@
+"""stop: members are stopped, nothing is removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steps.core.cli import task
+from steps.core.confirm import confirmed
+from steps.core.errors import StepsError
+from steps.core.service import stop_script
+
+
+@task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")
+def stop(c: Any, node: list[str] | None = None, config: str | None = None, yes: str = "") -> None:
+    """Stop the members; data, certificates and units stay. `invoke start` starts them again"""
+    del node, config
+    command = c.command
+    cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
+    if cluster.systemd and len(cluster.nodes) - len(nodes) < cluster.quorum:
+        confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
+
+    def halt(each: Any) -> None:
+        if ctx.dry:
+            ctx.change("will be stopped", each)
+            return
+        result = ctx.sh(each, stop_script(cluster, each), deadline=150)
+        if not result.ok:
+            raise StepsError(f"{each.name}: stop: {result.err.strip()}")
+        ctx.change("stopped", each)
+
+    ctx.each(nodes, halt)

@@ -1,0 +1,41 @@
+"""start: a first bootstrap starts all members at once; a living cluster is restarted one member at a time, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steps.core import rolling
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+
+
+class Start(Step):
+    """Start what is stopped; restart, one by one, what differs from what is installed"""
+
+    name = "start"
+
+    def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        stopped = [node for node in nodes if ctx.look(node).process is None]
+        differing = {
+            node.name: reason
+            for node in nodes
+            if node not in stopped and (reason := rolling.restart_reason(cluster, node, ctx.look(node)))
+        }
+        for node in nodes:
+            if node not in stopped and node.name not in differing:
+                ctx.say("runs what is installed", node)
+        rolling.enable(ctx, [node for node in nodes if ctx.look(node).unit.get("UnitFileState") != "enabled"])
+        if ctx.dry:
+            for node in stopped:
+                ctx.change("will be started", node)
+            for node in rolling.order(cluster, nodes, differing):
+                ctx.change(f"will be restarted, {rolling.HOW}: {differing[node.name]}", node)
+            return
+        if stopped:
+            rolling.start(ctx, nodes, stopped)
+        if differing:
+            rolling.restart(ctx, nodes, differing)

@@ -1,0 +1,86 @@
+"""units: etcd.service (or, for plain processes, the script that starts a member), checked before it replaces the old."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from steps.core import flags
+from steps.core.look import UNIT_DIGEST, quoted
+from steps.core.places import data_directories, unit_file, wal_parent
+from steps.core.render import render
+from steps.core.resources import File, Resource
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.look import Look
+    from steps.core.model import Cluster, Node
+    from steps.core.plugins import Plugins
+
+class Units(Step):
+    """Write etcd.service; its flags are tried by the node's own etcd, the unit by systemd"""
+
+    name = "units"
+
+    def __init__(self) -> None:
+        self._plugins: Plugins | None = None
+
+    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        del cluster, nodes
+        self._plugins = ctx.plugins
+
+    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+        yield from data_directories(cluster, node)
+        argv = flags.argv(cluster, node, self._plugins.flags(cluster, node) if self._plugins else {})
+        directories = self._plugins.template_dirs(cluster) if self._plugins else ()
+        path = unit_file(cluster, node)
+        if not cluster.systemd:
+            text = render("etcd.sh.j2", directories, cluster=cluster, node=node, argv=argv)
+            yield File(path, text, mode=0o700, check=("sh", "-c", lint(argv)))
+            return
+
+        def unit(look: Look) -> str:
+            systemd = int(look.facts.get("systemd", "0"))
+            return with_digest(
+                render(
+                    "etcd.service.j2",
+                    directories,
+                    cluster=cluster,
+                    node=node,
+                    argv=argv,
+                    systemd=systemd,
+                    writable=(node.paths.data, wal_parent(node)),
+                )
+            )
+
+        yield File(
+            path, unit, on_change=("systemctl daemon-reload",), check=("sh", "-c", lint(argv) + ANALYZE, "units", "{}")
+        )
+
+
+def lint(argv: Sequence[str]) -> str:
+    """A script that fails where the node's own etcd does not know a flag: with --version it parses them, and ends."""
+    words = quoted([*argv, "--version"])
+    return f"o=$(env -i {words} 2>&1) || {{ printf '%s\\n' \"$o\"; exit 3; }}\n"
+
+
+# The name decides how systemd reads a file, so the staged one is shown to it under the unit's own name.
+ANALYZE = """\
+command -v systemd-analyze >/dev/null || exit 0
+d=$(mktemp -d) || exit 1; trap 'rm -rf "$d"' EXIT
+cp "$1" "$d/etcd.service" && chmod 644 "$d/etcd.service"
+o=$(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$d/etcd.service" 2>&1); r=$?
+case $o in *"$d/etcd.service"*) r=3;; esac
+[ "$r" = 0 ] || { printf '%s\\n' "$o"; exit 3; }
+"""
+
+def with_digest(unit: str) -> str:
+    """The unit with a digest of itself in the environment of what it starts, bootstrap flags left out.
+
+    The living process thus says which unit started it: a changed directive is seen like a changed flag.
+    """
+    lasting = "".join(line for line in unit.splitlines(keepends=True) if flags.BOOTSTRAP_ONLY not in line)
+    digest = hashlib.sha256(lasting.encode()).hexdigest()[:16]
+    return unit.replace("[Service]\n", f"[Service]\nEnvironment={UNIT_DIGEST}={digest}\n", 1)

@@ -1,0 +1,48 @@
+"""verify: is the cluster what etcd.toml says, from end to end?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from steps.core.errors import Unhealthy
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.health import Health
+    from steps.core.model import Cluster, Node
+
+
+class Verify(Step):
+    """Ask systemd, every member and every port; write, read and compare"""
+
+    name = "verify"
+    reads_only: ClassVar[bool] = True
+
+    def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        from steps.core.health import HEAD, gather
+
+        if ctx.dry and ctx.differences:
+            ctx.say("will be asked once the changes are made")
+            return
+        health = gather(ctx, nodes, thorough=not ctx.dry)
+        _extra(cluster, nodes, ctx, health)
+        for warning in health.warnings:
+            ctx.warn(warning)
+        ctx.report.data(health.as_json(cluster))
+        ctx.report.table(HEAD, health.rows())
+        if health.problems:
+            raise Unhealthy(
+                "the cluster is not healthy\n  " + "\n  ".join(health.problems), hint="invoke status, and the members' logs"
+            )
+        ctx.report.tip(
+            f"{cluster.name} is healthy. Talk to it: . {cluster.work / 'environment.sh'} && etcdctl endpoint health"
+        )
+
+
+def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health) -> None:
+    for node in nodes:
+        for check in ctx.plugins.checks(cluster, node):
+            if wrong := check.run(ctx):
+                health.problems.append(f"{node.name}: {check.name}: {wrong}")
