@@ -28,7 +28,9 @@ class CA(Step):
             fresh = ctx.store.ca() is None
             ctx.authority.ca()
             if fresh:
-                ctx.change(f"CA {tls.ca_cn} created by {tls.backend} in {cluster.work / 'ca'}: back it up, nothing replaces it")
+                ctx.change(
+                    f"CA {tls.ca_cn} created by {tls.backend} in {cluster.work / 'ca'}: back it up, nothing replaces it"
+                )
         elif ctx.store.ca() is None:
             ctx.change(f"CA will be created by {tls.backend}: CN={tls.ca_cn}, {tls.key}, {tls.ca_days} days")
 

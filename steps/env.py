@@ -34,7 +34,9 @@ class Env(Step):
         if cluster.systemd and cluster.hosts.run_as != "root":
             yield User(cluster.hosts.run_as)
         if cluster.hosts.manage_etc_hosts:
-            yield Block("/etc/hosts", f"etcd-steps {cluster.name}", "".join(f"{n.ip} {n.name}\n" for n in cluster.nodes))
+            yield Block(
+                "/etc/hosts", f"etcd-steps {cluster.name}", "".join(f"{n.ip} {n.name}\n" for n in cluster.nodes)
+            )
 
 
 def environment(cluster: Cluster) -> str:

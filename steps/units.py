@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from steps.core.model import Cluster, Node
     from steps.core.plugins import Plugins
 
+
 class Units(Step):
     """Write etcd.service; its flags are tried by the node's own etcd, the unit by systemd"""
 
@@ -75,6 +76,7 @@ o=$(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$d/etcd.service" 
 case $o in *"$d/etcd.service"*) r=3;; esac
 [ "$r" = 0 ] || { printf '%s\\n' "$o"; exit 3; }
 """
+
 
 def with_digest(unit: str) -> str:
     """The unit with a digest of itself in the environment of what it starts, bootstrap flags left out.

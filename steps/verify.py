@@ -34,7 +34,8 @@ class Verify(Step):
         ctx.report.table(HEAD, health.rows())
         if health.problems:
             raise Unhealthy(
-                "the cluster is not healthy\n  " + "\n  ".join(health.problems), hint="invoke status, and the members' logs"
+                "the cluster is not healthy\n  " + "\n  ".join(health.problems),
+                hint="invoke status, and the members' logs",
             )
         ctx.report.tip(
             f"{cluster.name} is healthy. Talk to it: . {cluster.work / 'environment.sh'} && etcdctl endpoint health"

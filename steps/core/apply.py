@@ -56,7 +56,9 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
     """Prints `ok N` after the N-th change. `owners` False: nothing is chowned."""
     lines, payload = [_FUNCTIONS], list[bytes | Blob]()
     folders = {_parent(change.resource) for change in changes} - {""}
-    lines.append(f"rm -f -- {' '.join(sorted(shlex.quote(d) + '/' + STAGED + '*' for d in folders))}" if folders else "")
+    lines.append(
+        f"rm -f -- {' '.join(sorted(shlex.quote(d) + '/' + STAGED + '*' for d in folders))}" if folders else ""
+    )
     after: dict[str, None] = {}
     for index, change in enumerate(changes):
         lines += _lines(change, look, payload, owners=owners)
@@ -89,13 +91,17 @@ def _lines(change: Change, look: Look, payload: list[bytes | Blob], *, owners: b
     path = shlex.quote(resource.path)
     if isinstance(resource, Symlink):
         return [
-            f"(umask 022; mkdir -p -- {shlex.quote(_parent(resource))}); temp {path}; rm -f -- \"$N\"",
+            f'(umask 022; mkdir -p -- {shlex.quote(_parent(resource))}); temp {path}; rm -f -- "$N"',
             f'ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}; N=',
         ]
     if isinstance(resource, Directory):
         owner = [f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} {path}"] if owners else []
         return [f"folder {path} {resource.mode:04o}", *owner]
-    return _block(resource, look, payload) if isinstance(resource, Block) else _file(change, resource, payload, owners=owners)
+    return (
+        _block(resource, look, payload)
+        if isinstance(resource, Block)
+        else _file(change, resource, payload, owners=owners)
+    )
 
 
 def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners: bool) -> Iterable[str]:
@@ -118,7 +124,9 @@ def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners
     check = []
     if resource.check:
         words = " ".join('"$N"' if word == "{}" else shlex.quote(word) for word in resource.check)
-        check = [f"{words} </dev/null >&2 || {{ echo {shlex.quote(resource.path)} was not replaced >&2; exit {CHECK_FAILED}; }}"]
+        check = [
+            f"{words} </dev/null >&2 || {{ echo {shlex.quote(resource.path)} was not replaced >&2; exit {CHECK_FAILED}; }}"
+        ]
     return [take, *(line + '"$N"' for line in attributes), *check, f"place {path}"]
 
 

@@ -88,7 +88,9 @@ def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
         c.command.take([step.name])
 
     extra = {"verify": ("json",), "start": ("accept_downtime",)}.get(step.name, ())
-    return _made(house, _with(body, extra), step.name, prefix + _first_line(step), steps=(step.name,), writes=not step.reads_only)
+    return _made(
+        house, _with(body, extra), step.name, prefix + _first_line(step), steps=(step.name,), writes=not step.reads_only
+    )
 
 
 def _all_task(house: House) -> HouseTask:
@@ -96,7 +98,14 @@ def _all_task(house: House) -> HouseTask:
         del node, config
         c.command.take([step.name for step in c.command.pipeline])
 
-    return _made(house, _with(body, ("accept_downtime",)), "all", "All phases in order, custom steps included", steps=("*",), writes=True)
+    return _made(
+        house,
+        _with(body, ("accept_downtime",)),
+        "all",
+        "All phases in order, custom steps included",
+        steps=("*",),
+        writes=True,
+    )
 
 
 def _with(body: Callable[..., None], extra: Sequence[str]) -> Callable[..., None]:
@@ -123,7 +132,9 @@ _HELPS = {
 }
 
 
-def _made(house: House, body: Callable[..., None], name: str, doc: str, *, steps: tuple[str, ...] = (), writes: bool) -> HouseTask:
+def _made(
+    house: House, body: Callable[..., None], name: str, doc: str, *, steps: tuple[str, ...] = (), writes: bool
+) -> HouseTask:
     import inspect
 
     options = frozenset(inspect.signature(body).parameters) - {"c"}
@@ -167,8 +178,12 @@ class StepsExecutor(Executor):
 
         command = None
         try:
-            helps = {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in self.collection.tasks.items()}
-            command = Command(house, helps, calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password)
+            helps = {
+                name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in self.collection.tasks.items()
+            }
+            command = Command(
+                house, helps, calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password
+            )
             for call in calls:
                 self.config.load_collection(self.collection.configuration(call.called_as))
                 context = call.make_context(self.config)
@@ -176,7 +191,9 @@ class StepsExecutor(Executor):
                 call.task(context, *call.args, **call.kwargs)
             return DIFFERS if command.differs else 0
         except KeyboardInterrupt:
-            _complain("interrupted: what had begun on a node was finished, nothing else was started", _progress(command))
+            _complain(
+                "interrupted: what had begun on a node was finished, nothing else was started", _progress(command)
+            )
             return INTERRUPTED
         except StepsError as error:
             if debug:
@@ -199,7 +216,9 @@ def selection(calls: Sequence[Call], option: str) -> Any:
             values.append(value)
     if len(values) > 1:
         shown = " and ".join(",".join(value) if isinstance(value, tuple) else str(value) for value in values)
-        raise UsageError(f"two different --{option} on one command line: {shown}", hint="one selection covers the whole chain")
+        raise UsageError(
+            f"two different --{option} on one command line: {shown}", hint="one selection covers the whole chain"
+        )
     return values[0] if values else None
 
 

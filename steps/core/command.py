@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class Command:
     """Made before the first task runs; raises ConfigError, PluginError or UsageError before anything is touched."""
 
-    def __init__(self, house: House, helps: Mapping[str, str], calls: Sequence[Call], *, dry: bool, sudo_password: str | None) -> None:
+    def __init__(
+        self, house: House, helps: Mapping[str, str], calls: Sequence[Call], *, dry: bool, sudo_password: str | None
+    ) -> None:
         tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
         self.house = house
         self.helps = helps  # name of a task → its one line
@@ -36,7 +38,9 @@ class Command:
         self._sudo_password = sudo_password
         self._planning = any(task.name == "plan" for task in tasks)
         if self._planning and len(calls) > 1:
-            raise UsageError("plan stands alone: it is the whole pipeline, dry", hint="invoke --dry with the tasks that you mean")
+            raise UsageError(
+                "plan stands alone: it is the whole pipeline, dry", hint="invoke --dry with the tasks that you mean"
+            )
         self.dry = dry or self._planning
         self._writes = any(task.writes for task in tasks) and not self.dry
         self.report = Report(json=bool(selection(calls, "json")))

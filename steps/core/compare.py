@@ -8,7 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from steps.core.look import Entry, Look
-from steps.core.resources import Blob, Block, Command, Content, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.resources import (
+    Blob,
+    Block,
+    Command,
+    Content,
+    Directory,
+    File,
+    Promise,
+    Resource,
+    Service,
+    Symlink,
+    User,
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,9 @@ def _file(resource: File, entry: Entry | None, owners: bool) -> Change | None:  
     if resource.secret:
         return Change(resource, f"{resource.path} {verb} (secret, not shown)")
     before = entry.content if entry is not None and entry.content is not None else ""
-    return Change(resource, f"{resource.path} {verb}", unified(resource.path, before, text_of(content).decode(errors="replace")))
+    return Change(
+        resource, f"{resource.path} {verb}", unified(resource.path, before, text_of(content).decode(errors="replace"))
+    )
 
 
 def _decided(resource: File) -> Content:

@@ -29,7 +29,16 @@ FETCH_DEADLINE = 900  # seconds for one architecture's release, all sources toge
 class Context:
     """One command line's means. `dry`: nothing may be changed anywhere; `differences` counts what would be."""
 
-    def __init__(self, cluster: Cluster, hosts: Hosts, report: Report, plugins: Plugins, *, dry: bool, accept_downtime: bool = False) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        hosts: Hosts,
+        report: Report,
+        plugins: Plugins,
+        *,
+        dry: bool,
+        accept_downtime: bool = False,
+    ) -> None:
         self.cluster = cluster
         self.dry = dry
         self.accept_downtime = accept_downtime
@@ -95,7 +104,12 @@ class Context:
 
         if arch not in self._staged:
             found = releases.cached(
-                self._sources(), self.cluster.version, arch, cache=releases.default_cache(), pin=self._pin(arch), say=self.say
+                self._sources(),
+                self.cluster.version,
+                arch,
+                cache=releases.default_cache(),
+                pin=self._pin(arch),
+                say=self.say,
             )
             if found is None:
                 return None

@@ -9,7 +9,8 @@ from steps.core.compare import Change, changes, seen_after
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
 from steps.core.look import look_script, parse
-from steps.core.model import Node
+from steps.core.model import Cluster, Node
+from steps.core.places import unit_file
 from steps.core.resources import File, Promise, Resource
 from steps.core.step import Step
 
@@ -114,11 +115,10 @@ class Engine:
             self._ctx.change(what, ", ".join(names), diff, count=len(names))
 
 
-def _always(cluster: object, node: Node) -> list[Resource]:
+def _always(cluster: Cluster, node: Node) -> list[Resource]:
     """Looked at whatever the chain is: what the living process is compared with."""
-    del cluster
     return [
-        File(f"{node.paths.unit}/etcd.service", Promise("")),
+        File(unit_file(cluster, node), Promise("")),
         File(f"{node.paths.bin}/etcd", Promise("")),
         File(f"{node.paths.cert}/ca.pem", Promise("")),
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from steps.core.look import quoted
 from steps.core.model import Cluster, Node
@@ -84,7 +86,8 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     all_words, some = quoted([f"--endpoints={everyone}"]), quoted([f"--endpoints={','.join(endpoints)}"])
     own = quoted([f"--endpoints={cluster.client_url(node)}"])
     lines = [
-        ctl(cluster, node) + "ask() { n=$1; shift; o=$(ctl \"$@\" 2>&1); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} \"$o\"; }",
+        ctl(cluster, node)
+        + 'ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf \'answer %s %s %s\\n%s\\n\' $n $? ${#o} "$o"; }',
         f"ask status {some} -w json endpoint status",
         f"ask health {some} endpoint health",
     ]
@@ -122,11 +125,11 @@ def parse(output: str) -> View:
     if "put" in answers:
         written = errors.get("put") or ("" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}")
     return View(
-        statuses={status.endpoint: status for status in map(_status, _json_list(answers.get("status")))},
+        statuses={status.endpoint: status for status in map(_status, _json(answers.get("status")) or ())},
         health=_health(answers.get("health", (0, ""))[1]),
         members=_members(answers.get("members")),
         alarms=_alarms(answers.get("alarms", (1, ""))),
-        hashes={each["Endpoint"]: int(each["HashKV"]["hash"]) for each in _json_list(answers.get("hashes"))},
+        hashes={each["Endpoint"]: int(each["HashKV"]["hash"]) for each in _json(answers.get("hashes")) or ()},
         written=written,
         errors=errors,
     )
@@ -139,27 +142,25 @@ def _last(text: str) -> str:
     return (said or lines or ["no answer"])[-1][:300]
 
 
-def _json_list(answer: tuple[int, str] | None) -> list[dict[str, dict[str, int]]]:
-    """The JSON array among the lines (etcdctl logs its warnings beside it)."""
+def _json(answer: tuple[int, str] | None) -> Any:
+    """The answer among the lines: etcdctl logs its warnings, JSON too, beside it."""
     for line in (answer or (1, ""))[1].splitlines():
-        if line.startswith("["):
-            try:
-                return list(json.loads(line))
-            except ValueError:
-                return []
-    return []
+        with suppress(ValueError):
+            document = json.loads(line) if line[:1] in "[{" else None
+            if isinstance(document, list) or (isinstance(document, dict) and "header" in document):
+                return document
+    return None
 
 
 def _hex(number: int) -> str:
     return f"{number:x}"
 
 
-def _status(raw: Mapping[str, object]) -> Status:
+def _status(raw: Mapping[str, Any]) -> Status:
     status = raw["Status"]
-    assert isinstance(status, dict)  # noqa: S101  etcdctl's documented shape
     header = status["header"]
     return Status(
-        endpoint=str(raw["Endpoint"]),
+        endpoint=raw["Endpoint"],
         id=_hex(header["member_id"]),
         cluster_id=_hex(header["cluster_id"]),
         leader=_hex(status.get("leader", 0)),
@@ -185,19 +186,19 @@ def _health(text: str) -> dict[str, str]:
 
 
 def _members(answer: tuple[int, str] | None) -> tuple[Member, ...] | None:
-    for line in (answer or (1, ""))[1].splitlines():
-        if line.startswith("{"):
-            return tuple(
-                Member(
-                    id=_hex(raw["ID"]),
-                    name=raw.get("name", ""),
-                    peer_urls=tuple(raw.get("peerURLs") or ()),
-                    client_urls=tuple(raw.get("clientURLs") or ()),
-                    learner=raw.get("isLearner", False),
-                )
-                for raw in json.loads(line)["members"]
-            )
-    return None
+    document = _json(answer)
+    if document is None:
+        return None
+    return tuple(
+        Member(
+            id=_hex(raw["ID"]),
+            name=raw.get("name", ""),
+            peer_urls=tuple(raw.get("peerURLs") or ()),
+            client_urls=tuple(raw.get("clientURLs") or ()),
+            learner=raw.get("isLearner", False),
+        )
+        for raw in document.get("members", ())
+    )
 
 
 def _alarms(answer: tuple[int, str]) -> tuple[str, ...]:

@@ -68,13 +68,17 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     """
     cluster, health = ctx.cluster, Health()
     first = nodes[0].name
-    answers = ctx.each(nodes, lambda node: _ask(ctx, node, probe=thorough and node.name == first, members=node.name == first))
+    answers = ctx.each(
+        nodes, lambda node: _ask(ctx, node, probe=thorough and node.name == first, members=node.name == first)
+    )
     views: dict[str, View] = {}
     states: dict[str, State] = {}
     for node in nodes:
         answer = answers[node.name]
         if isinstance(answer, StepsError):
-            health.problems.append(answer.message if answer.message.startswith(node.name) else f"{node.name}: {answer.message}")
+            health.problems.append(
+                answer.message if answer.message.startswith(node.name) else f"{node.name}: {answer.message}"
+            )
             continue
         views[node.name], states[node.name] = parse(answer.out), parse_state(answer.out)
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
@@ -90,7 +94,9 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
 def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | StepsError:
     cluster = ctx.cluster
     key = PROBE + secrets.token_hex(4) if probe else ""
-    script = state_script(cluster, node) + ask_script(cluster, node, own_urls(cluster, node), members=members, probe=key)
+    script = state_script(cluster, node) + ask_script(
+        cluster, node, own_urls(cluster, node), members=members, probe=key
+    )
     try:
         return ctx.sh(node, script, deadline=120)
     except StepsError as error:
@@ -144,7 +150,9 @@ def _member(cluster: Cluster, node: Node, view: View | None, expires: datetime |
     if view is None or status is None:
         return MemberHealth(node.name, url, "-", "unreachable" if view is None else "no answer", "", expires)
     role = "learner" if status.learner else "leader" if status.leader == status.id else "follower"
-    return MemberHealth(node.name, url, role, "healthy" if view.health.get(url) == "" else "unhealthy", status.version, expires)
+    return MemberHealth(
+        node.name, url, role, "healthy" if view.health.get(url) == "" else "unhealthy", status.version, expires
+    )
 
 
 def _tls(ctx: Context, nodes: Sequence[Node], health: Health, *, handshakes: bool) -> dict[str, datetime | None]:
@@ -167,7 +175,11 @@ def _tls(ctx: Context, nodes: Sequence[Node], health: Health, *, handshakes: boo
         expires[node.name] = served.get(node.name) or (pki.read(pair.cert)[0].not_valid_after_utc if pair else None)
         ends = expires[node.name]
         if ends is not None and ends <= now:
-            health.problems.append(f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: invoke certs --node {node.name}")
+            health.problems.append(
+                f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: invoke certs --node {node.name}"
+            )
         elif pair is not None and pki.due(pair.cert, cluster.tls.renew_days, now):
-            health.warnings.append(f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): invoke certs")
+            health.warnings.append(
+                f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): invoke certs"
+            )
     return expires

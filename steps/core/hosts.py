@@ -64,7 +64,9 @@ class Hosts:
         if len(nodes) == 1:
             return {nodes[0].name: work(nodes[0])}
         with ThreadPoolExecutor(max(1, min(self._cluster.ssh.parallel, len(nodes)))) as pool:
-            futures: dict[str, Future[T]] = {node.name: pool.submit(self._unless_interrupted, work, node) for node in nodes}
+            futures: dict[str, Future[T]] = {
+                node.name: pool.submit(self._unless_interrupted, work, node) for node in nodes
+            }
             try:
                 wait(futures.values())
             except KeyboardInterrupt:
@@ -124,7 +126,9 @@ class Hosts:
 def _unready(node: Node, words: str, *, sudo: bool) -> Refused:
     if "locked by" in words:
         holder = words.partition("locked by ")[2].strip()
-        return Refused(f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again")
+        return Refused(
+            f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
+        )
     if sudo and ("password" in words or "Sorry" in words or "try again" in words):
         return Refused(
             f"{node.name}: sudo does not let us in: {words}",

@@ -123,10 +123,14 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
         elif isinstance(resource, Block) or (isinstance(resource, File) and _readable(resource)):
             lines.append(f"text {index} {shlex.quote(resource.path)}")
         elif isinstance(resource, User):
-            lines.append(f"id -u {shlex.quote(resource.name)} >/dev/null 2>&1 && echo user {shlex.quote(resource.name)}")
+            lines.append(
+                f"id -u {shlex.quote(resource.name)} >/dev/null 2>&1 && echo user {shlex.quote(resource.name)}"
+            )
         elif isinstance(resource, Service):
             unit = shlex.quote(resource.name)
-            lines.append(f'echo "state {index} $(systemctl is-enabled {unit} 2>/dev/null) $(systemctl is-active {unit})"')
+            lines.append(
+                f'echo "state {index} $(systemctl is-enabled {unit} 2>/dev/null) $(systemctl is-active {unit})"'
+            )
         elif isinstance(resource, Command):
             lines.append(f"( {resource.unless} ) >/dev/null 2>&1 </dev/null && echo state {index} done")
     lines += _member(cluster, node)
@@ -143,20 +147,20 @@ def _readable(resource: File) -> bool:
 def _member(cluster: Cluster, node: Node) -> list[str]:
     """What is there of etcd itself: binary, unit, process, data, ports, space."""
     etcd, data, wal = (shlex.quote(path) for path in (f"{node.paths.bin}/etcd", node.paths.data, node.paths.wal))
-    lines = [f"B=$(file {etcd})", f"[ -n \"$B\" ] && echo \"binary=$B\" && version {etcd} version"]
+    lines = [f"B=$(file {etcd})", f'[ -n "$B" ] && echo "binary=$B" && version {etcd} version']
     if cluster.systemd:
         lines += [
             "v=$(systemctl --version 2>/dev/null); v=${v#systemd }; echo systemd=${v%%[!0-9]*}",
             f"u=$(systemctl show etcd.service --property={UNIT_PROPERTIES}); printf 'unit %s\\n%s\\n' ${{#u}} \"$u\"",
-            'p=${u#*MainPID=}; p=${p%%[!0-9]*}',
+            "p=${u#*MainPID=}; p=${p%%[!0-9]*}",
         ]
     else:
         lines.append(pid_lines(node))
     lines += [
         f'process "$p" {etcd} "$B"',
         f"[ -d {data}/member ] && echo member=1",
-        f"for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e \"$f\" ] && echo wal=1 && break; done",
-        f"w={wal}; w=${{w%/*}}; [ -d \"$w\" ] && echo \"walparent=$(stat -c %U \"$w\") $(ls -A \"$w\" | head -n1)\"",
+        f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] && echo wal=1 && break; done',
+        f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && echo "walparent=$(stat -c %U "$w") $(ls -A "$w" | head -n1)"',
         f"space {quoted([node.paths.bin])}; space {data}; space {wal}",
         "listening /proc/net/tcp; listening /proc/net/tcp6",
         "true",

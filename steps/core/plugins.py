@@ -88,7 +88,9 @@ class Plugins:
         """Raises PluginError where an enabled plugin is broken."""
         broken = [problem for name, problem in self.problems.items() if name not in disabled]
         if broken:
-            raise PluginError("\n".join(broken), hint="mend it, move it out of plugins/, or list it in [plugins] disable")
+            raise PluginError(
+                "\n".join(broken), hint="mend it, move it out of plugins/, or list it in [plugins] disable"
+            )
 
     def disable(self, names: Sequence[str]) -> None:
         """Takes plugins out before a run. Raises PluginError for an unknown one."""
@@ -98,7 +100,9 @@ class Plugins:
                 continue
             if name not in known or name == "shipped":
                 near = difflib.get_close_matches(name, known, 1)
-                raise PluginError(f"[plugins] disable: there is no plugin {name!r}", hint=f"did you mean {near[0]!r}?" if near else "")
+                raise PluginError(
+                    f"[plugins] disable: there is no plugin {name!r}", hint=f"did you mean {near[0]!r}?" if near else ""
+                )
             self._manager.unregister(known[name].plugin)
 
     def steps(self) -> list[tuple[Step, Source]]:
@@ -121,14 +125,23 @@ class Plugins:
     def validate(self, cluster: Cluster) -> list[Problem]:
         """What plugins find wrong with the configuration, and backends and sources that nobody has."""
         problems = [
-            Problem("plugins", message) for messages in self._manager.hook.etcd_validate(cluster=cluster) for message in messages
+            Problem("plugins", message)
+            for messages in self._manager.hook.etcd_validate(cluster=cluster)
+            for message in messages
         ]
-        if cluster.tls.enabled and self._manager.hook.etcd_cert_backend(name=cluster.tls.backend, cluster=cluster) is None:
-            problems.append(Problem("tls.backend", f"no plugin offers {cluster.tls.backend!r}", hint="invoke plugins lists them"))
+        if (
+            cluster.tls.enabled
+            and self._manager.hook.etcd_cert_backend(name=cluster.tls.backend, cluster=cluster) is None
+        ):
+            problems.append(
+                Problem("tls.backend", f"no plugin offers {cluster.tls.backend!r}", hint="invoke plugins lists them")
+            )
         for index, name in enumerate(cluster.release.sources):
             if self._manager.hook.etcd_release_source(name=name, cluster=cluster) is None:
                 problems.append(
-                    Problem(f"release.sources[{index}]", f"no plugin offers {name!r}", hint="shipped: path, github, debian")
+                    Problem(
+                        f"release.sources[{index}]", f"no plugin offers {name!r}", hint="shipped: path, github, debian"
+                    )
                 )
         return problems
 

@@ -33,7 +33,9 @@ def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
         for warning in _warnings(cluster, node, look, ctx.now()):
             ctx.warn(warning, node)
     if problems:
-        raise Refused("preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again")
+        raise Refused(
+            "preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again"
+        )
 
 
 def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
@@ -114,7 +116,9 @@ def _ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     holders = dict(line.split(" ", 1) for line in owners if " " in line)
     for port in taken:
         inodes = [inode for _, inode in look.listening[port]]
-        who = next((holders[inode] for inode in inodes if inode in holders), f"a process of uid {look.listening[port][0][0]}")
+        who = next(
+            (holders[inode] for inode in inodes if inode in holders), f"a process of uid {look.listening[port][0][0]}"
+        )
         yield f"port {port} is taken by {who}"
 
 
@@ -145,7 +149,9 @@ def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     elif then[0] != now[0] or then[1] > now[1] + 1:
         yield f"etcd {seen} -> {wanted} skips a minor release: go by {now[0]}.{now[1] + 1} first"
     elif (now, then) == ((3, 4), (3, 5)) and look.process is not None:
-        answer = ctx.sh(node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true")
+        answer = ctx.sh(
+            node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true"
+        )
         if "Authentication Status: true" in answer.out:
             yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
 

@@ -31,7 +31,9 @@ def member(cluster: Cluster, node: Node) -> LeafProfile:
 
 def client(cluster: Cluster, name: str, cn: str) -> LeafProfile:
     """A client's leaf: no SAN, for nobody connects to it."""
-    return LeafProfile(name=name, kind="client", cn=cn, subject=cluster.tls.subject, sans=(), days=cluster.tls.leaf_days)
+    return LeafProfile(
+        name=name, kind="client", cn=cn, subject=cluster.tls.subject, sans=(), days=cluster.tls.leaf_days
+    )
 
 
 def operator(cluster: Cluster) -> LeafProfile:

@@ -50,7 +50,6 @@ class File:
     on_change: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
 
-
     def known(self, look: Look) -> File:
         """The same file with its content decided for this node."""
         return replace(self, content=self.content(look)) if callable(self.content) else self

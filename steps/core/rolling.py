@@ -113,7 +113,11 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
     own = view.statuses[cluster.client_url(node)]
     if own.id == own.leader and len(cluster.nodes) > 1:
         heir = next(status for status in view.statuses.values() if status.id != own.id)
-        script = ctl(cluster, node) + f"ctl --endpoints={cluster.client_url(node)} move-leader {heir.id} >&2 || exit 1\n" + script
+        script = (
+            ctl(cluster, node)
+            + f"ctl --endpoints={cluster.client_url(node)} move-leader {heir.id} >&2 || exit 1\n"
+            + script
+        )
     _script(ctx, node, script)
     process = ctx.look(node).process
     wait_open(ctx, node, {node.name: process.pid if process else 0})
@@ -186,7 +190,9 @@ def _bootstrap_in_parts(ctx: Context, nodes: Sequence[Node]) -> None:
     if not problems(cluster, view):
         _remember(ctx, view)
         return
-    missing = [node.name for node in cluster.nodes if node not in nodes and cluster.client_url(node) not in view.statuses]
+    missing = [
+        node.name for node in cluster.nodes if node not in nodes and cluster.client_url(node) not in view.statuses
+    ]
     raise Unhealthy(
         f"{', '.join(node.name for node in nodes)} started; the cluster still waits for {', '.join(missing) or 'its members'}",
         hint=f"invoke start --node {','.join(missing)}" if missing else "invoke status",

@@ -37,10 +37,7 @@ def start_script(cluster: Cluster, node: Node) -> str:
     """Starts, or starts anew, without waiting: a member blocks until it has a quorum."""
     if cluster.systemd:
         # The start limit may have been hit before the cause was mended.
-        return (
-            "systemctl reset-failed etcd.service 2>/dev/null; "
-            "systemctl --no-block restart etcd.service </dev/null\n"
-        )
+        return "systemctl reset-failed etcd.service 2>/dev/null; systemctl --no-block restart etcd.service </dev/null\n"
     unit = quote(node.paths.unit)
     # The descriptors of the shell that this runs in (3: its stdout, 9: the node's lock) must not live on in etcd.
     return f"""{stop_script(cluster, node)}

@@ -180,7 +180,7 @@ class LocalPipe:
     def send(self, data: bytes) -> None:
         assert self._process.stdin is not None  # noqa: S101  Popen was asked for it
         view = memoryview(data)
-        os.set_blocking(self._process.stdin.fileno(), False)  # noqa: FBT003  the signature is the library's
+        os.set_blocking(self._process.stdin.fileno(), False)
         while view:
             if not select.select([], [self._process.stdin], [], STALL)[1]:
                 raise TimeoutError(f"nothing was read for {STALL} s")

@@ -32,7 +32,7 @@ def save(ctx: Context, node: Node, file: Path) -> None:
     endpoint = quoted([f"--endpoints={cluster.client_url(node)}"])
     script = (
         ctl(cluster, node).replace("timeout 15", f"timeout {SECONDS}")
-        + f'd=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap \'rm -rf "$d"\' EXIT\n'
+        + "d=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf \"$d\"' EXIT\n"
         + f'ctl {endpoint} --command-timeout={SECONDS}s snapshot save "$d/db" >&2 && cat "$d/db"\n'
     )
     try:

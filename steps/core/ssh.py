@@ -119,9 +119,7 @@ class Ssh:
 
     def dial(self, node: Node, address: tuple[str, int], timeout: float) -> Any:
         """A TCP channel from the node to `address`; raises OSError or paramiko.SSHException."""
-        return self.connection(node).transport.open_channel(
-            "direct-tcpip", address, ("127.0.0.1", 0), timeout=timeout
-        )
+        return self.connection(node).transport.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=timeout)
 
     def connection(self, node: Node) -> Connection:
         """The node's open connection. Raises ConnectionRefused."""
@@ -145,7 +143,9 @@ class Ssh:
         if self._jump is not None:
             self._jump.close()
 
-    def _connect(self, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None) -> Connection:
+    def _connect(
+        self, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None
+    ) -> Connection:
         timeout = self._cluster.ssh.connect_timeout
         arguments: dict[str, Any] = {"banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout}
         if self._cluster.ssh.key:
@@ -220,7 +220,9 @@ class Ssh:
             raise ConnectionRefused(f"{where}: the name cannot be resolved: {error.strerror}") from error
         except NoValidConnectionsError as error:
             cause = next(iter(error.errors.values()))
-            raise ConnectionRefused(f"{where}: {cause.strerror or cause}", hint="is the host up, is sshd on that port?") from error
+            raise ConnectionRefused(
+                f"{where}: {cause.strerror or cause}", hint="is the host up, is sshd on that port?"
+            ) from error
         except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
             raise ConnectionRefused(
                 f"{where} did not answer within {self._cluster.ssh.connect_timeout} s: {error or type(error).__name__}",

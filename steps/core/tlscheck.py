@@ -30,7 +30,8 @@ class Found:
 
 def check(ctx: Context, node: Node) -> Found:
     """Both ports refuse a client without a certificate with an alert; the peer port takes every other member's pair and
-    the client port the operator's; both show the certificate that was last issued."""
+    the client port the operator's; both show the certificate that was last issued.
+    """
     found = Found()
     ports = {"client": node.client_port, "peer": node.peer_port}
     for kind, port in ports.items():

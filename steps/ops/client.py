@@ -9,7 +9,11 @@ from steps.core.cli import task
 from steps.core.errors import UsageError
 
 
-@task(writes=True, cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given", out="a directory; it is made")
+@task(
+    writes=True,
+    cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given",
+    out="a directory; it is made",
+)
 def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = None) -> None:
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
     del config

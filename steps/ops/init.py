@@ -10,13 +10,20 @@ from steps.core.cli import task
 from steps.core.errors import Refused, UsageError
 
 
-@task(nodes="etcd-1=10.0.0.1,etcd-2=10.0.0.2,…", name="the cluster's name", user="the SSH user; with another than root, sudo is used", force="")
+@task(
+    nodes="etcd-1=10.0.0.1,etcd-2=10.0.0.2,…",
+    name="the cluster's name",
+    user="the SSH user; with another than root, sudo is used",
+    force="",
+)
 def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = "etcd.toml") -> None:
     """Write an etcd.toml for hosts of your own, reached over SSH"""
     del c
     pairs = [pair.strip().partition("=") for pair in nodes.split(",") if pair.strip()]
     if not pairs or any(not node or not address for node, _, address in pairs):
-        raise UsageError(f"--nodes {nodes!r}: NAME=ADDRESS, separated by commas, was expected", hint="--nodes etcd-1=10.0.0.1")
+        raise UsageError(
+            f"--nodes {nodes!r}: NAME=ADDRESS, separated by commas, was expected", hint="--nodes etcd-1=10.0.0.1"
+        )
     file = Path(out).expanduser().absolute()
     text = configuration(name, user, [(node.strip(), address.strip()) for node, _, address in pairs])
     from steps.core import config
@@ -26,14 +33,18 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
         with file.open("x") as stream:
             stream.write(text)
     except FileExistsError:
-        raise Refused(f"{file} exists and is not written over", hint="--out another-file.toml, then --config it") from None
+        raise Refused(
+            f"{file} exists and is not written over", hint="--out another-file.toml, then --config it"
+        ) from None
     print(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan")
 
 
 def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:
     """etcd.toml's text. JSON strings are TOML strings."""
     sudo = "\nsudo = true" if user != "root" else ""
-    members = "".join(f"\n[[nodes]]\nname = {json.dumps(node)}\nip = {json.dumps(address)}\n" for node, address in nodes)
+    members = "".join(
+        f"\n[[nodes]]\nname = {json.dumps(node)}\nip = {json.dumps(address)}\n" for node, address in nodes
+    )
     return f"""\
 # Every other key has a safe default: docs/configuration.md tells them all.
 [cluster]

@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from steps.shipped.debian import DebianSource, offered
-from steps.shipped.github import GithubSource
-from steps.shipped.path import PathSource
 from steps.core import web
 from steps.core.binaries import own_arch, printed_version
 from steps.core.errors import SourceUnavailable, StepFailed
 from steps.core.releases import Sources, cached, fetch
+from steps.shipped.debian import DebianSource, offered
+from steps.shipped.github import GithubSource
+from steps.shipped.path import PathSource
 
 VERSION = "3.5.16"
 FOREIGN = "s390x" if own_arch() != "s390x" else "amd64"  # never run here, so a header is enough

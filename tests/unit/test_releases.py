@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from steps.shipped import debian
-from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
-from steps.shipped.path import PathSource
 from steps.core import releases, tarball, web
 from steps.core.binaries import elf_arch, own_arch, printed_version, run
 from steps.core.contracts import Release, ReleaseSource
 from steps.core.errors import SourceUnavailable, StepFailed
 from steps.core.releases import TarballRelease, cached, default_cache, fetch
+from steps.shipped import debian
+from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
+from steps.shipped.path import PathSource
 
 FOREIGN = "s390x" if own_arch() != "s390x" else "amd64"  # never run here, so a header is enough
 HEADERS = {"amd64": ("<", 2, 1, 62), "arm64": ("<", 2, 1, 183), "s390x": (">", 2, 2, 22), "386": ("<", 1, 1, 3)}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from steps.shipped.builtin import Builtin
 from steps.core import pki, store, validate
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, Pending, StepFailed
 from steps.core.store import Pair, Store
+from steps.shipped.builtin import Builtin
 
 KEY = "ecdsa:p256"
 MEMBER = LeafProfile("etcd-1", "member", "etcd-1", {"O": "etcd"}, ("10.0.0.1", "etcd-1"), 365)
