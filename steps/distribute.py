@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from steps.core.binaries import BINARIES
@@ -38,12 +39,12 @@ class Distribute(Step):
                 continue
             yield File(
                 f"{node.paths.bin}/{name}",
-                lambda look, name=name: self._binary(cluster, look, name),
+                partial(self._binary, cluster, name),
                 mode=0o755,
                 # The wrong glibc or architecture shows here, before anything is replaced.
                 check=("env", "-i", "{}", "--version" if name == "etcd" else "version"),
             )
 
-    def _binary(self, cluster: Cluster, look: Look, name: str) -> Content:
+    def _binary(self, cluster: Cluster, name: str, look: Look) -> Content:
         staged = self._staged.get(look.arch)
         return staged.binaries[name] if staged else Promise(f"{name} {cluster.version}, once it is fetched")

@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from steps.core.compare import Change, text_of, with_block
+from steps.core.compare import Change, decided, text_of, with_block
 from steps.core.look import Look, quoted
-from steps.core.resources import Blob, Block, Command, Directory, File, Resource, Service, Symlink, User
+from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
 
 STAGED = ".etcd-steps."
 CHECK_FAILED = 3  # the exit code where a File's `check` says no
@@ -111,16 +111,16 @@ def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners
         attributes.insert(0, f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} ")
     if not change.content:
         return [line + path for line in attributes]
-    content = resource.content
+    content = decided(resource)
+    if isinstance(content, Promise):
+        raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")
     if isinstance(content, Blob):
         payload.append(content)
         take = f"take {path} {content.gzip.stat().st_size} {content.path.stat().st_size} gz"
-    elif isinstance(content, str | bytes):
+    else:
         raw = text_of(content)
         payload.append(raw)
         take = f"take {path} {len(raw)} {len(raw)} raw"
-    else:
-        raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")
     check = []
     if resource.check:
         words = " ".join('"$N"' if word == "{}" else shlex.quote(word) for word in resource.check)

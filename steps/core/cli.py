@@ -15,7 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from invoke import Call, Collection, Executor, Exit, Task
+from invoke.collection import Collection
+from invoke.exceptions import Exit
+from invoke.executor import Executor
+from invoke.tasks import Call, Task
 
 from steps.core.errors import DIFFERS, INTERRUPTED, PluginError, StepsError, UsageError
 from steps.core.plugins import Plugins

@@ -22,7 +22,7 @@ from steps.core.report import Report
 from steps.core.step import Step
 
 if TYPE_CHECKING:
-    from invoke import Call
+    from invoke.tasks import Call
 
 
 class Command:

@@ -90,7 +90,7 @@ def _directory(resource: Directory, entry: Entry | None, owners: bool) -> Change
 
 
 def _file(resource: File, entry: Entry | None, owners: bool) -> Change | None:  # noqa: FBT001  see above
-    content = _decided(resource)
+    content = decided(resource)
     if isinstance(content, Promise):
         return Change(resource, f"{resource.path}: {content.text}")
     wanted = content.sha256 if isinstance(content, Blob) else hashlib.sha256(text_of(content)).hexdigest()
@@ -109,7 +109,8 @@ def _file(resource: File, entry: Entry | None, owners: bool) -> Change | None:  
     )
 
 
-def _decided(resource: File) -> Content:
+def decided(resource: File) -> Content:
+    """The content, which must be known by now. Raises TypeError."""
     if callable(resource.content):
         raise TypeError(f"{resource.path}: its content was not decided for a node")
     return resource.content
@@ -171,7 +172,7 @@ def _written(resource: File | Directory | Symlink | Block, before: Entry | None,
     )
     if isinstance(resource, Directory):
         return entry
-    content = _decided(resource)
+    content = decided(resource)
     if isinstance(content, Promise):
         return entry
     if isinstance(content, Blob):

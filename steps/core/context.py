@@ -73,9 +73,9 @@ class Context:
         """`work` on all nodes in parallel; failures are collected and raised together."""
         return self._hosts.each(nodes, work)
 
-    def dial(self, node: Node, port: int) -> Any:
-        """A TCP channel to the node's own address. Raises OSError."""
-        return self._hosts.dial(node, (node.ip, port))
+    def dial(self, through: Node, ip: str, port: int) -> Any:
+        """A TCP channel from a node to an address. Raises OSError, also where sshd forbids forwarding."""
+        return self._hosts.dial(through, (ip, port))
 
     @property
     def hosts(self) -> Hosts:

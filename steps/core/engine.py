@@ -8,7 +8,7 @@ from steps.core.apply import CHECK_FAILED, apply_script
 from steps.core.compare import Change, changes, seen_after
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
-from steps.core.look import look_script, parse
+from steps.core.look import Look, look_script, parse
 from steps.core.model import Cluster, Node
 from steps.core.places import unit_file
 from steps.core.resources import File, Promise, Resource
@@ -64,7 +64,7 @@ class Engine:
             self._ctx.report.end()
             self._tell(made)
 
-    def _look_at(self, node: Node) -> object:
+    def _look_at(self, node: Node) -> Look:
         cluster = self._ctx.cluster
         resources = _always(cluster, node)
         for step in self._chain:

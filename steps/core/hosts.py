@@ -78,16 +78,15 @@ class Hosts:
         return {name: future.result() for name, future in futures.items()}
 
     def dial(self, node: Node, address: tuple[str, int], *, timeout: float = 5) -> Any:
-        """A byte channel to `address` as seen from the node; directly where SSH forbids forwarding. Raises OSError."""
-        if self._ssh is not None:
-            from paramiko import SSHException
+        """A byte channel to `address` from the node. Raises OSError, also where its sshd forbids forwarding."""
+        if self._ssh is None:
+            return socket.create_connection(address, timeout=timeout)
+        from paramiko import SSHException
 
-            try:
-                return self._ssh.dial(node, address, timeout)
-            except SSHException as error:
-                if "administratively prohibited" not in str(error).lower():
-                    raise ConnectionRefusedError(str(error)) from error
-        return socket.create_connection(address, timeout=timeout)
+        try:
+            return self._ssh.dial(node, address, timeout)
+        except SSHException as error:
+            raise ConnectionRefusedError(str(error)) from error
 
     def close(self) -> None:
         for session in self._sessions.values():

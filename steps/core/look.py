@@ -250,7 +250,7 @@ class _Reader:
 
     def _path(self, index: str) -> str:
         resource = self._resources[int(index)]
-        return "" if isinstance(resource, _PATHLESS) else resource.path  # type: ignore[union-attr]  # only paths are asked for
+        return "" if isinstance(resource, _PATHLESS) else resource.path
 
     def _on_entry(self, value: str) -> None:
         raw, mode, owner, group, mtime, path = value.split(" ", 5)

@@ -36,7 +36,7 @@ def save(ctx: Context, node: Node, file: Path) -> None:
         + f'ctl {endpoint} --command-timeout={SECONDS}s snapshot save "$d/db" >&2 && cat "$d/db"\n'
     )
     try:
-        with part.open("wb", opener=lambda path, flags: os.open(path, flags | os.O_EXCL, 0o600)) as stream:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             result = ctx.hosts.run(node, script, deadline=SECONDS, sink=stream)
             stream.flush()
             os.fsync(stream.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import shlex
 import socket
 import threading
@@ -36,7 +37,7 @@ class _UnknownKey(Exception):
     """A strict policy met a host key that it does not know."""
 
 
-class _AcceptNew(paramiko.MissingHostKeyPolicy):
+class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko is untyped
     """Writes a first-seen key into the cluster's own known_hosts; a changed one never reaches a policy."""
 
     def __init__(self, file: Path, lock: threading.Lock) -> None:
@@ -55,19 +56,17 @@ class _AcceptNew(paramiko.MissingHostKeyPolicy):
                 other = next(iter(known[hostname].values()))
                 raise paramiko.BadHostKeyException(hostname, key, other)
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._file.open("a", opener=_private) as stream:
+            with open(self._file, "a", opener=_private) as stream:  # noqa: PTH123  Path.open takes no opener
                 stream.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
 
 
-class _Strict(paramiko.MissingHostKeyPolicy):
+class _Strict(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # see above
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client
         raise _UnknownKey(f"host key of {hostname} is unknown: {fingerprint(key)}")
 
 
 def _private(path: str, flags: int) -> int:
-    import os
-
     return os.open(path, flags, 0o600)
 
 
@@ -174,10 +173,9 @@ class Ssh:
                 jump: Connection | None = None
                 for hop in self._cluster.ssh.jump.split(","):
                     jump = self._connect(hop.strip(), jump)
+                    self._guard(jump)
+                    self._opened(jump)
                 self._jump = jump
-            self._guard(self._jump)
-            if not self._jump.is_connected:
-                self._opened(self._jump)
             return self._jump
 
     def _guard(self, connection: Connection) -> None:
