@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from steps import PIPELINE
-from steps.core.cli import namespace
+from steps.core.namespace import namespace
 from steps.ops import OPERATIONS
 
 ns = namespace(Path(__file__).resolve().parent, PIPELINE, OPERATIONS)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from steps.core.cli import House, HouseTask, checked_plugins, config_file, selection
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
 from steps.core.hosts import Hosts
+from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
 from steps.core.report import Report
 from steps.core.step import Step
@@ -57,8 +57,11 @@ class Command:
         from steps.core import config
         from steps.core.errors import ConfigError
 
-        file = config_file(self.house, selection(self._calls, "config"))
-        plugins = checked_plugins(self.house, config.disabled(file))
+        file = self.house.config_file(selection(self._calls, "config"))
+        plugins = self.house.plugins
+        disabled = config.disabled(file)
+        plugins.raise_problems(disabled)
+        plugins.disable(disabled)
         cluster = config.load(file, options=plugins.options())
         problems = plugins.validate(cluster)
         if problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from steps.core.cli import task
+from steps.core.house import task
 
 
 @task()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steps.core.cli import task
+from steps.core.house import task
 from steps.core.errors import Refused, UsageError
 
 

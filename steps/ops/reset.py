@@ -6,7 +6,7 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.cli import task
+from steps.core.house import task
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
 from steps.core.rolling import CLUSTER_ID

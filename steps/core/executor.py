@@ -1,0 +1,89 @@
+"""Turns a whole command line into one run. Invoke finds the class through invoke.yaml."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from invoke.exceptions import Exit
+from invoke.executor import Executor
+from invoke.tasks import Call
+
+from steps.core.errors import DIFFERS, INTERRUPTED, StepsError
+from steps.core.house import House, HouseTask
+
+if TYPE_CHECKING:
+    from steps.core.command import Command
+
+
+class StepsExecutor(Executor):
+    """One configuration, one selection, one connection per node for all tasks of a command line."""
+
+    def execute(self, *tasks: Any) -> dict[Any, Any]:
+        """Raises invoke's Exit with the command's exit code, where it is not 0."""
+        house = next(task.house for task in self.collection.tasks.values() if isinstance(task, HouseTask))
+        calls = self.expand_calls(self.normalize(tasks))
+        debug = bool(self.core and self.core[0].args.debug.value)
+        with _signals():
+            code = self._run(house, calls, debug=debug)
+        if code:
+            raise Exit(code=code)
+        return {}
+
+    def _run(self, house: House, calls: Sequence[Call], *, debug: bool) -> int:
+        from steps.core.command import Command
+
+        command = None
+        try:
+            command = Command(
+                house, self._helps(), calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password
+            )
+            for call in calls:
+                self.config.load_collection(self.collection.configuration(call.called_as))
+                context = call.make_context(self.config)
+                context._set(command=command)  # noqa: SLF001  Invoke's own way to set what is no configuration
+                call.task(context, *call.args, **call.kwargs)
+        except KeyboardInterrupt:
+            _complain("interrupted: what had begun on a node was finished, nothing else was started", _state(command))
+            return INTERRUPTED
+        except StepsError as error:
+            if debug:
+                raise
+            _complain(f"error: {error.message}", f"next: {error.hint}" if error.hint else "", _state(command))
+            return error.exit_code
+        else:
+            return DIFFERS if command.differs else 0
+        finally:
+            if command is not None:
+                command.close()
+
+    def _helps(self) -> dict[str, str]:
+        return {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in self.collection.tasks.items()}
+
+
+def _state(command: Command | None) -> str:
+    return command.progress() if command is not None else ""
+
+
+def _complain(*lines: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.writelines(f"{line}\n" for line in lines if line)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and a lost terminal end a run as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,71 @@
+"""What tasks.py found when it was loaded, and what a task of ours knows about itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from invoke.tasks import Call, Task
+
+from steps.core.errors import UsageError
+from steps.core.plugins import Plugins
+from steps.core.step import Step
+
+Body = TypeVar("Body", bound=Callable[..., None])
+
+
+@dataclass
+class House:
+    """`pipeline`: the phases and the plugins' steps, in order. `root`: the directory of tasks.py."""
+
+    root: Path
+    plugins: Plugins
+    pipeline: list[Step] = field(default_factory=list)
+
+    def __deepcopy__(self, _memo: object) -> House:
+        """Invoke copies every task when it loads a namespace; the house behind them stays one."""
+        return self
+
+    def config_file(self, chosen: str | None) -> Path:
+        return Path(chosen or os.environ.get("ETCD_CONFIG") or self.root / "etcd.toml").expanduser().absolute()
+
+
+class HouseTask(Task[Any]):
+    """A task of ours. `steps`: names of the steps that it runs (`*`: all); `writes`: whether it takes the locks."""
+
+    house: House
+    steps: tuple[str, ...] = ()
+    writes: bool = False
+    options: frozenset[str] = frozenset()
+
+
+def task(*, writes: bool = False, **helps: str) -> Callable[[Body], Body]:
+    """Marks a function of steps/ops as a task; `helps` are the help strings of its options."""
+
+    def mark(body: Body) -> Body:
+        body.task_options = {"writes": writes, "help": helps}  # type: ignore[attr-defined]  # read by namespace()
+        return body
+
+    return mark
+
+
+def selection(calls: Sequence[Call], option: str) -> Any:
+    """The one value of an option on the whole command line; None where it is not given.
+
+    Raises UsageError where two tasks were given different ones.
+    """
+    values = []
+    for call in calls:
+        value = call.kwargs.get(option)
+        if isinstance(value, list):
+            value = tuple(name.strip() for item in value for name in item.split(",") if name.strip())
+        if value and value not in values:
+            values.append(value)
+    if len(values) > 1:
+        shown = " and ".join(",".join(value) if isinstance(value, tuple) else str(value) for value in values)
+        hint = "one selection covers the whole chain"
+        raise UsageError(f"two different --{option} on one command line: {shown}", hint=hint)
+    return values[0] if values else None

@@ -1,0 +1,112 @@
+"""The tasks that `invoke` shows: the phases, `all`, the operations, and what plugins add."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from invoke.collection import Collection
+
+from steps.core.house import House, HouseTask
+from steps.core.plugins import Plugins
+from steps.core.step import Step, ordered
+
+_HELPS = {
+    "node": "only this node; repeat it, or separate with commas. One selection covers the whole command line",
+    "config": "another file than etcd.toml beside tasks.py (or $ETCD_CONFIG)",
+    "json": "one JSON document on stdout",
+    "accept_downtime": "restart a member although the rest has no quorum",
+}
+
+
+def namespace(root: Path, phases: Sequence[type[Step]], operations: Sequence[Callable[..., None]]) -> Collection:
+    """All tasks; plugins are looked for in `root`/plugins. Never raises for a plugin: its problem is kept for later."""
+    plugins = Plugins.load(root / "plugins")
+    builtin = [phase() for phase in phases]
+    house = House(root, plugins, list(builtin))
+    collection = Collection()
+    for number, step in enumerate(builtin, 1):
+        collection.add_task(_step_task(house, step, f"[{number}/{len(builtin)}] "))
+    everything = "All phases in order, custom steps included"
+    collection.add_task(_made(house, _restarting(["*"]), "all", everything, steps=("*",), writes=True))
+    for body in operations:
+        options = body.task_options  # type: ignore[attr-defined]  # set by @task
+        name = body.__name__.rstrip("_")
+        collection.add_task(
+            _made(house, body, name, body.__doc__ or "", writes=options["writes"], helps=options["help"])
+        )
+    try:
+        custom = [step for step, _ in plugins.steps()]
+        house.pipeline = ordered(builtin, custom)
+        for step in custom:
+            collection.add_task(_step_task(house, step, ""))
+        for extra in plugins.tasks():
+            (collection.add_collection if isinstance(extra, Collection) else collection.add_task)(extra)
+    except Exception as error:  # noqa: BLE001  whatever a plugin raises becomes its problem, and --list still works
+        plugins.problems["steps"] = getattr(error, "message", str(error))
+    collection.default = "contents"
+    return collection
+
+
+def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
+    body = {"verify": _reading, "start": _restarting}.get(step.name, _plain)([step.name])
+    doc = prefix + (type(step).__doc__ or "").strip().partition("\n")[0]
+    return _made(house, body, step.name, doc, steps=(step.name,), writes=not step.reads_only)
+
+
+# Invoke reads a task's options from its signature. The executor reads them, for the whole command line at once.
+
+
+def _plain(names: Sequence[str]) -> Callable[..., None]:
+    def body(c: Any, node: list[str] | None = None, config: str | None = None) -> None:
+        del node, config
+        c.command.take(names)
+
+    return body
+
+
+def _reading(names: Sequence[str]) -> Callable[..., None]:
+    def body(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+        del node, config, json
+        c.command.take(names)
+
+    return body
+
+
+def _restarting(names: Sequence[str]) -> Callable[..., None]:
+    def body(
+        c: Any,
+        node: list[str] | None = None,
+        config: str | None = None,
+        accept_downtime: bool = False,  # noqa: FBT001, FBT002  Invoke's flags
+    ) -> None:
+        del node, config, accept_downtime
+        c.command.take(names)
+
+    return body
+
+
+def _made(
+    house: House,
+    body: Callable[..., None],
+    name: str,
+    doc: str,
+    *,
+    writes: bool,
+    steps: tuple[str, ...] = (),
+    helps: dict[str, str] | None = None,
+) -> HouseTask:
+    options = frozenset(inspect.signature(body).parameters) - {"c"}
+    body.__doc__ = doc
+    texts = {**_HELPS, **(helps or {})}
+    made = HouseTask(
+        body,
+        name=name,
+        iterable=["node"] if "node" in options else None,
+        help={option: text for option, text in texts.items() if option in options},
+        auto_shortflags=False,
+    )
+    made.house, made.steps, made.writes, made.options = house, steps, writes, options
+    return made
