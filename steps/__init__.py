@@ -1,4 +1,4 @@
-"""etcd-steps: one file, etcd.toml, becomes a healthy etcd cluster. This is the only place where the phases' order stands."""
+"""etcd-steps: one file, etcd.toml, becomes a healthy etcd cluster. Here, and only here, stands the phases' order."""
 
 from __future__ import annotations
 

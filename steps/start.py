@@ -1,4 +1,4 @@
-"""start: a first bootstrap starts all members at once; a living cluster is restarted one member at a time, or not at all."""
+"""start: a first bootstrap starts all members at once; a living cluster restarts one at a time, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""units: etcd.service (or, for plain processes, the script that starts a member), checked before it replaces the old."""
+"""units: etcd.service (or, for plain processes, a script that starts the member), checked before it counts."""
 
 from __future__ import annotations
 

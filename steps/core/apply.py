@@ -124,9 +124,7 @@ def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners
     check = []
     if resource.check:
         words = " ".join('"$N"' if word == "{}" else shlex.quote(word) for word in resource.check)
-        check = [
-            f"{words} </dev/null >&2 || {{ echo {shlex.quote(resource.path)} was not replaced >&2; exit {CHECK_FAILED}; }}"
-        ]
+        check = [f"{words} </dev/null >&2 || {{ echo {path} was not replaced >&2; exit {CHECK_FAILED}; }}"]
     return [take, *(line + '"$N"' for line in attributes), *check, f"place {path}"]
 
 

@@ -36,16 +36,14 @@ class Command:
         self.helps = helps  # name of a task → its one line
         self._calls = calls
         self._sudo_password = sudo_password
-        self._planning = any(task.name == "plan" for task in tasks)
-        if self._planning and len(calls) > 1:
-            raise UsageError(
-                "plan stands alone: it is the whole pipeline, dry", hint="invoke --dry with the tasks that you mean"
-            )
-        self.dry = dry or self._planning
+        planning = any(task.name == "plan" for task in tasks)
+        if planning and len(calls) > 1:
+            raise UsageError("plan stands alone: it is --dry all", hint="invoke --dry with the tasks that you mean")
+        self.dry = dry or planning
         self._writes = any(task.writes for task in tasks) and not self.dry
         self.report = Report(json=bool(selection(calls, "json")))
         self._nodes = selection(calls, "node")
-        self._chain = ["*"] if self._planning else [name for task in tasks for name in task.steps]
+        self._chain = [name for task in tasks for name in task.steps]
         self._done: list[str] = []
         self._current = ""
         self._lock: filelock.BaseFileLock | None = None
@@ -109,18 +107,16 @@ class Command:
         return self.dry and "ctx" in vars(self) and self.ctx.differences > 0
 
     def take(self, names: Sequence[str]) -> None:
-        """Runs these steps. Raises StepsError."""
+        """Runs these steps; `*` stands for all. Raises StepsError."""
         steps = {step.name: step for step in self.pipeline}
-        total = len(self.pipeline)
-        for name in names:
+        for name in steps if "*" in names else names:
             if name not in steps:
                 raise UsageError(f"the step {name} belongs to a disabled plugin", hint="[plugins] disable in etcd.toml")
             self._current = name
-            place = self.pipeline.index(steps[name]) + 1
-            self.engine.take(steps[name], f"[{place}/{total}]")
+            self.engine.take(steps[name], f"[{list(steps).index(name) + 1}/{len(steps)}]")
             self._done.append(name)
             self._current = ""
-        if self.dry and names:
+        if self.dry:
             count = self.ctx.differences
             self.report.tip(f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do")
 

@@ -37,7 +37,7 @@ class Change:
 
 
 def changes(resources: Iterable[Resource], look: Look, *, owners: bool) -> list[Change]:
-    """`owners` False: everything belongs to whoever runs this (nodes that are processes), so owners are not compared."""
+    """`owners` False: everything belongs to whoever runs this (members as plain processes): owners do not count."""
     found = []
     for resource in resources:
         change = _change(resource, look, owners=owners)

@@ -1,4 +1,4 @@
-"""What a step may use while it runs: the nodes' looks, scripts on nodes, words for the user, the controller's stores."""
+"""What a step may use while it runs: the nodes' looks, scripts on nodes, words for the user, the stores."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Context:
         return self.looks[node.name]
 
     def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
-        """Runs a shell script on the node (as root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""
+        """Runs a shell script on the node (root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""
         return self._hosts.run(node, script, deadline=deadline)
 
     def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:

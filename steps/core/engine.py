@@ -19,7 +19,7 @@ SLOWEST_LINK = 100_000  # bytes a second below which an upload counts as hung
 
 
 class Engine:
-    """Runs steps of one chain on the selected nodes. `chain`: all steps of the command line, so that one look suffices."""
+    """Runs steps on the selected nodes. `chain`: all steps of the command line, so that one look suffices."""
 
     def __init__(self, ctx: Context, nodes: Sequence[Node], chain: Sequence[Step]) -> None:
         self._ctx = ctx

@@ -47,9 +47,11 @@ class Member:
 
 @dataclass(frozen=True)
 class View:
-    """What was answered through one node. An endpoint that is missing in `statuses` did not answer.
+    """What was answered through one node. An endpoint missing in `statuses` did not answer.
 
-    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>". `members` is None where nobody answered.
+
+    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>". `members`: None where nobody
+    answered.
     `errors`: what etcdctl said besides, by command.
     """
 
@@ -81,7 +83,7 @@ def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
 
 
 def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
-    """Status and health of `endpoints`; the member list and the alarms; with `probe` (a key) a write, a read and hashes."""
+    """Status and health of `endpoints`; member list and alarms; with `probe` (a key) a write, a read and hashes."""
     everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)
     all_words, some = quoted([f"--endpoints={everyone}"]), quoted([f"--endpoints={','.join(endpoints)}"])
     own = quoted([f"--endpoints={cluster.client_url(node)}"])

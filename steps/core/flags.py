@@ -17,7 +17,7 @@ def minor(version: str) -> tuple[int, int]:
 
 
 def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """The binary and its flags; `extra` are the plugins'. Later ones win: ours, the cluster's, the plugins', the node's."""
+    """The binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's."""
     flags = {
         "name": node.name,
         "data-dir": node.paths.data,

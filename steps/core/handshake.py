@@ -133,7 +133,7 @@ class _Wire:
         while True:
             try:
                 result = operation()
-            except ssl.SSLWantReadError:  # noqa: PERF203 - this is how ssl asks for bytes
+            except ssl.SSLWantReadError:
                 self._flush()
                 self._receive()
             except ssl.SSLError:
@@ -159,7 +159,7 @@ class _Wire:
         return answer.split(b"\n", 1)[0].decode("latin-1").strip()
 
     def result(self, outcome: Outcome, detail: str, ca: bytes) -> Handshake:
-        from steps.core import pki, validate  # noqa: PLC0415 - cryptography counts at start-up
+        from steps.core import pki, validate
 
         if self.leaf is None:  # the handshake did not come that far
             return Handshake(outcome, detail)

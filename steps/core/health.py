@@ -35,7 +35,7 @@ class MemberHealth:
 
 @dataclass
 class Health:
-    """`problems` make the cluster unhealthy, `warnings` do not. Both: lines that begin with the node where there is one."""
+    """`problems` make the cluster unhealthy, `warnings` do not. Lines begin with the node, if any."""
 
     members: list[MemberHealth] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

@@ -42,11 +42,11 @@ class HouseTask(Task[Any]):
     options: frozenset[str] = frozenset()
 
 
-def task(*, writes: bool = False, **helps: str) -> Callable[[Body], Body]:
-    """Marks a function of steps/ops as a task; `helps` are the help strings of its options."""
+def task(*, writes: bool = False, steps: tuple[str, ...] = (), **helps: str) -> Callable[[Body], Body]:
+    """Marks a function of steps/ops as a task; `steps`: what it runs of the pipeline; `helps`: its options' help."""
 
     def mark(body: Body) -> Body:
-        body.task_options = {"writes": writes, "help": helps}  # type: ignore[attr-defined]  # read by namespace()
+        body.task_options = {"writes": writes, "steps": steps, "helps": helps}  # type: ignore[attr-defined]  # read by namespace()
         return body
 
     return mark

@@ -15,7 +15,7 @@ from steps.core.resources import Blob, Block, Command, File, Resource, Service, 
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies at a path. `kind` is file, dir, link or other; `content` only of small texts; `mtime` in Unix seconds."""
+    """What lies at a path. `kind`: file, dir, link or other; `content`: of small texts; `mtime` in Unix seconds."""
 
     kind: str
     mode: int = 0
@@ -41,9 +41,10 @@ class Process:
 class Look:
     """One node, as it was when looked at.
 
-    `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd), living
-    (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), digest (of the unit that the living
-    process was started by). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode.
+    `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
+    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), digest (of the unit that
+    started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's
+    properties of etcd.service. `listening`: TCP ports → uid, socket inode.
     `free`: bytes free and total under a path. `member`: a member's data is in the data directory, `wal`: in the WAL's.
     """
 
@@ -81,11 +82,13 @@ UNIT_PROPERTIES = (
 
 _FUNCTIONS = r"""
 file() { sha256sum -- "$1" 2>/dev/null | cut -c1-64; }
-text() { [ -f "$2" ] && [ "$(stat -Lc %s "$2")" -lt 65536 ] || return 0; v=$(cat "$2"; echo .); v=${v%.}; printf 'text %s %s\n%s\n' "$1" "${#v}" "$v"; }
+text() { [ -f "$2" ] && [ "$(stat -Lc %s "$2")" -lt 65536 ] || return 0
+  v=$(cat "$2"; echo .); v=${v%.}; printf 'text %s %s\n%s\n' "$1" "${#v}" "$v"; }
 link() { [ -L "$2" ] && printf 'link %s %s\n' "$1" "$(readlink "$2")"; }
 space() { d=$1; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
   printf 'space %s %s\n' "$(stat -f -c '%S %a %b' "$d")" "$1"; }
-listening() { [ -r "$1" ] && while read -r _ l _ s _ _ _ u _ i _; do [ "$s" = 0A ] && echo "listen ${l##*:} $u $i"; done <"$1"; }
+listening() { [ -r "$1" ] || return 0
+  while read -r _ l _ s _ _ _ u _ i _; do [ "$s" = 0A ] && echo "listen ${l##*:} $u $i"; done <"$1"; }
 version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
 process() { # pid installed-binary installed-digest
   [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] || return 0

@@ -34,9 +34,7 @@ def namespace(root: Path, phases: Sequence[type[Step]], operations: Sequence[Cal
     for body in operations:
         options = body.task_options  # type: ignore[attr-defined]  # set by @task
         name = body.__name__.rstrip("_")
-        collection.add_task(
-            _made(house, body, name, body.__doc__ or "", writes=options["writes"], helps=options["help"])
-        )
+        collection.add_task(_made(house, body, name, body.__doc__ or "", **options))
     try:
         custom = [step for step, _ in plugins.steps()]
         house.pipeline = ordered(builtin, custom)

@@ -127,7 +127,8 @@ def owners_script(inodes: Sequence[str]) -> str:
     pattern = "|".join(f"socket:\\[{inode}\\]" for inode in inodes)
     return f"""
 for f in /proc/[0-9]*/fd/*; do l=$(readlink "$f" 2>/dev/null) || continue
-  case $l in {pattern}) p=${{f#/proc/}}; p=${{p%%/*}}; read -r n </proc/$p/comm; i=${{l#*[}}; echo "${{i%]}} pid $p ($n)";; esac
+  case $l in {pattern}) p=${{f#/proc/}}; p=${{p%%/*}}; read -r n </proc/$p/comm; i=${{l#*[}}
+    echo "${{i%]}} pid $p ($n)";; esac
 done
 true
 """
@@ -183,8 +184,7 @@ def _warnings(cluster: Cluster, node: Node, look: Look, now: int) -> Iterator[st
     skew = int(look.facts.get("clock", now)) - now
     if abs(skew) > SKEW:
         yield f"its clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this controller's"
-    free, total = look.free.get(node.paths.data, (0, 0))
+    _, total = look.free.get(node.paths.data, (0, 0))
     quota = int(cluster.flags.get("quota-backend-bytes", "0"))
     if total and total < quota:
-        yield f"the disk under {node.paths.data} ({total >> 20} MB) is smaller than quota-backend-bytes ({quota >> 20} MB)"
-    del free
+        yield f"{node.paths.data} is on {total >> 20} MB, less than quota-backend-bytes ({quota >> 20} MB)"

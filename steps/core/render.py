@@ -10,7 +10,7 @@ TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 
 
 def render(template: str, directories: Sequence[Path], **values: object) -> str:
-    """The first `template` found in `directories`, then in templates/. Raises jinja2.UndefinedError for a missing value."""
+    """The first `template` in `directories`, then in templates/. Raises jinja2.UndefinedError for a missing value."""
     from shlex import quote
 
     import jinja2
@@ -28,7 +28,7 @@ def render(template: str, directories: Sequence[Path], **values: object) -> str:
 
 
 def unit_word(text: str) -> str:
-    """One word of ExecStart=, read back by systemd as exactly `text` (systemd.service, COMMAND LINES; systemd.unit, %)."""
+    """One word of ExecStart=, read back by systemd as exactly `text` (systemd.service, "Command lines")."""
     _plain(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if not re.fullmatch(r"[A-Za-z0-9_@%+=:,./\[\]-]+", text) else escaped

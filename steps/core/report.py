@@ -29,15 +29,15 @@ class Report:
             self._console = Console(file=self._stream, highlight=False)
 
     def phase(self, name: str, position: str) -> None:
-        self._line(f"==> {position + ' ' if position else ''}{name}", "bold")
+        self.line(f"==> {position + ' ' if position else ''}{name}", "bold")
 
     def say(self, message: str, node: str = "") -> None:
-        self._line(_indented(message, node))
+        self.line(_indented(message, node))
 
     def change(self, message: str, node: str = "", diff: str = "") -> None:
-        self._line(_indented(message, node), "yellow")
+        self.line(_indented(message, node), "yellow")
         for line in diff.splitlines():
-            self._line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
+            self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
     def warn(self, message: str, node: str = "") -> None:
         text = _indented(f"warning: {message}", node)
@@ -45,10 +45,10 @@ class Report:
             with self._lock:
                 sys.stderr.write(text + "\n")
         else:
-            self._line(text, "magenta")
+            self.line(text, "magenta")
 
     def tip(self, message: str) -> None:
-        self._line(f"\n{message}", "cyan")
+        self.line(f"\n{message}", "cyan")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.json:
@@ -64,7 +64,7 @@ class Report:
             return
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
         for row in [head, *rows]:
-            self._line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            self.line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def data(self, document: object) -> None:
         """The JSON document, where one was asked for."""
@@ -100,7 +100,8 @@ class Report:
                 self._progress.start()
             return self._progress
 
-    def _line(self, text: str, style: str = "") -> None:
+    def line(self, text: str, style: str = "") -> None:
+        """One line as it is."""
         if self.json:
             return
         with self._lock:

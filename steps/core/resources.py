@@ -38,7 +38,7 @@ class File:
     `content` may be a function of what the node turned out to be (its architecture, its systemd).
 
     `on_change`: shell commands, run once per node after the step's files, when this file changed.
-    `check`: a command run on the node before the file is replaced; `{}` in it is the staged file. Non-zero keeps the old.
+    `check`: a command run on the node before the file is replaced; `{}` is the staged file; non-zero keeps the old.
     """
 
     path: str

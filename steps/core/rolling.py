@@ -23,7 +23,7 @@ CLUSTER_ID = "cluster-id"
 
 
 def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
-    """Why the living process is not what is installed; empty where it is. The process itself is asked, no memory of runs."""
+    """Why the living process is not what is installed; empty where it is. Nothing is remembered from earlier runs."""
     process = look.process
     unit = look.entries.get(unit_file(cluster, node))
     binary = look.entries.get(f"{node.paths.bin}/etcd")
@@ -178,9 +178,9 @@ def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node
         lost = [node.name for node in empty if node.name in published or (answering and view.members is None)]
     if lost:
         raise Refused(
-            f"{', '.join(lost)}: no data there, but the cluster has had this member: its data vanished, and a member that "
-            "starts empty under an old identity can corrupt the cluster",
-            hint="find the data (is a disk not mounted?), or replace the member: remove it from the cluster, then add it anew",
+            f"{', '.join(lost)}: no data there, but the cluster has had this member: its data "
+            "vanished, and a member that starts empty under an old identity can corrupt the cluster",
+            hint="find the data (a disk not mounted?), or replace the member: remove it from the cluster, add it anew",
         )
 
 
@@ -194,7 +194,7 @@ def _bootstrap_in_parts(ctx: Context, nodes: Sequence[Node]) -> None:
         node.name for node in cluster.nodes if node not in nodes and cluster.client_url(node) not in view.statuses
     ]
     raise Unhealthy(
-        f"{', '.join(node.name for node in nodes)} started; the cluster still waits for {', '.join(missing) or 'its members'}",
+        f"started: {', '.join(node.name for node in nodes)}; still missing: {', '.join(missing) or 'a quorum'}",
         hint=f"invoke start --node {','.join(missing)}" if missing else "invoke status",
     )
 

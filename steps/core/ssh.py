@@ -56,7 +56,7 @@ class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # parami
                 other = next(iter(known[hostname].values()))
                 raise paramiko.BadHostKeyException(hostname, key, other)
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(self._file, "a", opener=_private) as stream:  # noqa: PTH123  Path.open takes no opener
+            with open(self._file, "a", opener=_private) as stream:
                 stream.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
 
 

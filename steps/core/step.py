@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Step:
     """One phase. Its docstring is its help; `after` or `before` names the step beside which it takes its place.
 
-    `prepare` runs once on the controller, in real runs and in dry ones (`ctx.dry`: then it changes nothing and says what
-    it would do); `desired` yields what a node should have. A step about the whole cluster has `run` instead of `desired`.
+    `prepare` runs once on the controller, in real runs and in dry ones (`ctx.dry`: then it changes nothing and says
+    what it would do); `desired` yields what a node should have. A step about the whole cluster has `run` instead.
     """
 
     name: ClassVar[str] = ""

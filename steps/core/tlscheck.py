@@ -36,31 +36,36 @@ def check(ctx: Context, node: Node) -> Found:
     found = Found()
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
-    for kind, port, pair in (("client", node.client_port, operator), ("peer", node.peer_port, own)):
-        bare = _shake(ctx, node, node, port, None)
-        if bare.outcome == "unreachable":
-            found.warnings.append(f"{kind} port {port} was not checked: {bare.detail}")
-            continue
-        if bare.outcome != "refused":
-            found.problems.append(f"{kind} port {port}: without a certificate {_said(bare)}, an alert was expected")
-        if pair is None or own is None:
-            continue
-        shaken = _shake(ctx, node, node, port, pair)
-        if not shaken.accepted:
-            found.problems.append(f"{kind} port {port} does not take its certificate: {_said(shaken)}")
-        elif shaken.serial != pki.read(own.cert)[0].serial_number:
-            found.problems.append(f"{kind} port {port} shows another certificate than the one last issued")
-        if kind == "client":
-            found.not_after = shaken.not_after
-    for other in ctx.cluster.nodes if own is not None else ():
-        if other is node:
+    found.not_after = _port(ctx, node, "client", node.client_port, operator, own, found)
+    _port(ctx, node, "peer", node.peer_port, own, own, found)
+    for other in ctx.cluster.nodes:
+        if other is node or own is None:
             continue
         shaken = _shake(ctx, node, other, other.peer_port, own)
         if not shaken.accepted:
-            found.problems.append(
-                f"{other.name}'s peer port {other.peer_port} does not take its certificate: {_said(shaken)}"
-            )
+            refusal = f"does not take its certificate: {_said(shaken)}"
+            found.problems.append(f"{other.name}'s peer port {other.peer_port} {refusal}")
     return found
+
+
+def _port(
+    ctx: Context, node: Node, kind: str, port: int, pair: Pair | None, own: Pair | None, found: Found
+) -> datetime | None:
+    """One of the node's own ports: without a certificate, then with `pair`. Returns the shown certificate's notAfter."""
+    bare = _shake(ctx, node, node, port, None)
+    if bare.outcome == "unreachable":
+        found.warnings.append(f"{kind} port {port} was not checked: {bare.detail}")
+        return None
+    if bare.outcome != "refused":
+        found.problems.append(f"{kind} port {port}: without a certificate {_said(bare)}, an alert was expected")
+    if pair is None or own is None:
+        return None
+    shaken = _shake(ctx, node, node, port, pair)
+    if not shaken.accepted:
+        found.problems.append(f"{kind} port {port} does not take its certificate: {_said(shaken)}")
+    elif shaken.serial != pki.read(own.cert)[0].serial_number:
+        found.problems.append(f"{kind} port {port} shows another certificate than the one last issued")
+    return shaken.not_after
 
 
 def _shake(ctx: Context, through: Node, node: Node, port: int, pair: Pair | None) -> Handshake:

@@ -28,7 +28,7 @@ _MOVED = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
 
 
-class _Again(Exception):  # noqa: N818 - not an error yet: the loop decides
+class _Again(Exception):
     """This attempt failed; another one may not."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steps.core.house import task
 from steps.core.errors import UsageError
+from steps.core.house import task
 
 
 @task(

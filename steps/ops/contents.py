@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from steps.core.house import task
@@ -19,6 +18,7 @@ def contents(c: Any) -> None:
     lines += ["", "Operations:", ""]
     lines += [f"  {name.ljust(width)}  {helps[name]}" for name in sorted(set(helps) - set(names))]
     lines += ["", "invoke --help TASK tells its options; invoke --dry TASK only says what it would change."]
-    print("\n".join(lines))
+    for line in lines:
+        c.command.report.line(line)
     for problem in house.plugins.problems.values():
-        print(f"broken plugin: {problem}", file=sys.stderr)
+        c.command.report.warn(f"broken plugin: {problem}")

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steps.core.house import task
 from steps.core.errors import Refused, UsageError
+from steps.core.house import task
 
 
 @task(
@@ -18,7 +18,6 @@ from steps.core.errors import Refused, UsageError
 )
 def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = "etcd.toml") -> None:
     """Write an etcd.toml for hosts of your own, reached over SSH"""
-    del c
     pairs = [pair.strip().partition("=") for pair in nodes.split(",") if pair.strip()]
     if not pairs or any(not node or not address for node, _, address in pairs):
         raise UsageError(
@@ -36,7 +35,7 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
         raise Refused(
             f"{file} exists and is not written over", hint="--out another-file.toml, then --config it"
         ) from None
-    print(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan")
+    c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan")
 
 
 def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:

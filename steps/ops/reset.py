@@ -6,9 +6,9 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.house import task
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
+from steps.core.house import task
 from steps.core.rolling import CLUSTER_ID
 from steps.core.service import disable_script, stop_script
 
@@ -42,7 +42,8 @@ def reset(c: Any, node: list[str] | None = None, config: str | None = None, yes:
 
 def reset_script(cluster: Cluster, node: Node, stamp: str) -> str:
     """Stops, disables, renames. A member that is gone already is no error."""
-    lines = [stop_script(cluster, node), disable_script(cluster)]
-    for path in (node.paths.data, node.paths.wal):
-        lines.append(f"[ ! -e {quote(path)} ] || mv -T -- {quote(path)} {quote(f'{path}.old-{stamp}')} || exit 1")
-    return "\n".join(lines) + "\n"
+    moves = [
+        f"[ ! -e {quote(path)} ] || mv -T -- {quote(path)} {quote(f'{path}.old-{stamp}')} || exit 1"
+        for path in (node.paths.data, node.paths.wal)
+    ]
+    return "\n".join([stop_script(cluster, node), disable_script(cluster), *moves, ""])

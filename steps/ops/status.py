@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.core.house import task
 from steps.core.errors import Unhealthy
+from steps.core.house import task
 
 
 @task()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.core.house import task
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
+from steps.core.house import task
 from steps.core.service import stop_script
 
 
