@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,7 +72,12 @@ class Context:
 
     def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:
         """`work` on all nodes in parallel; failures are collected and raised together."""
-        return self._hosts.each(nodes, work)
+
+        def shown(node: Node) -> T:
+            with self.report.busy(node.name):
+                return work(node)
+
+        return self._hosts.each(nodes, shown)
 
     def dial(self, through: Node, ip: str, port: int) -> Any:
         """A TCP channel from a node to an address. Raises OSError, also where sshd forbids forwarding."""
@@ -121,15 +127,16 @@ class Context:
         from steps.core import releases
 
         if arch not in self._staged:
-            self._staged[arch] = releases.fetch(
-                self._sources(),
-                self.cluster.version,
-                arch,
-                cache=releases.default_cache(),
-                pin=self._pin(arch),
-                deadline=FETCH_DEADLINE,
-                say=self.say,
-            )
+            with self.report.transfer(f"etcd {self.cluster.version} ({arch})") as progress:
+                self._staged[arch] = releases.fetch(
+                    [(name, _reporting(source, progress)) for name, source in self._sources()],
+                    self.cluster.version,
+                    arch,
+                    cache=releases.default_cache(),
+                    pin=self._pin(arch),
+                    deadline=FETCH_DEADLINE,
+                    say=self.say,
+                )
         return self._staged[arch]
 
     def write(self, file: Path, text: str) -> None:
@@ -167,3 +174,9 @@ class Context:
     @staticmethod
     def now() -> int:
         return int(time.time())
+
+
+def _reporting(source: Any, progress: Callable[[int, int | None], None]) -> Any:
+    """The source with its `progress` (bytes done, bytes in all) set, if it is a dataclass that has one."""
+    has = is_dataclass(source) and any(each.name == "progress" for each in fields(source))
+    return replace(source, progress=progress) if has else source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed
@@ -92,6 +93,13 @@ def wait_open(ctx: Context, asker: Node, started: dict[str, int], *, patience: f
 
     Raises NodeFailed, with the member's log, as soon as one has failed for good, or after `patience` seconds.
     """
+    with ExitStack() as stack:
+        for name in started:
+            stack.enter_context(ctx.report.busy(name))
+        return _poll(ctx, asker, started, patience)
+
+
+def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -> View:
     cluster = ctx.cluster
     end = time.monotonic() + patience
     while True:

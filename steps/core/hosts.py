@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError
 from steps.core.model import Cluster, Node
-from steps.core.session import LocalPipe, Result, Session, SessionError, shell_command
+from steps.core.session import LocalPipe, Result, Sent, Session, SessionError, shell_command
 
 if TYPE_CHECKING:
     from steps.core.ssh import Ssh
@@ -43,7 +43,7 @@ class Hosts:
         payload: Iterable[bytes] = (),
         *,
         deadline: float = 60,
-        sent: Callable[[int], None] | None = None,
+        sent: Sent | None = None,
         sink: BinaryIO | None = None,
     ) -> Result:
         """Runs a script on a node, as root over SSH. Raises NodeFailed where the shell is lost, Refused before that."""
@@ -61,8 +61,6 @@ class Hosts:
 
         Ctrl-C lets what has begun finish, starts nothing more, and raises KeyboardInterrupt.
         """
-        if len(nodes) == 1:
-            return {nodes[0].name: work(nodes[0])}
         with ThreadPoolExecutor(max(1, min(self._cluster.ssh.parallel, len(nodes)))) as pool:
             futures: dict[str, Future[T]] = {
                 node.name: pool.submit(self._unless_interrupted, work, node) for node in nodes

@@ -42,8 +42,8 @@ class Look:
     """One node, as it was when looked at.
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
-    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), digest (of the unit that
-    started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's
+    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), digest (of the
+    unit that started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's
     properties of etcd.service. `listening`: TCP ports → uid, socket inode.
     `free`: bytes free and total under a path. `member`: a member's data is in the data directory, `wal`: in the WAL's.
     """

@@ -21,6 +21,7 @@ class Report:
         self._stream = stream or sys.stdout
         self.json = json
         self._lock = Lock()
+        self._phase = ""
         self._progress: Progress | None = None
         self._console: Console | None = None
         if self._stream.isatty() and not json:
@@ -29,6 +30,7 @@ class Report:
             self._console = Console(file=self._stream, highlight=False)
 
     def phase(self, name: str, position: str) -> None:
+        self._phase = name
         self.line(f"==> {position + ' ' if position else ''}{name}", "bold")
 
     def say(self, message: str, node: str = "") -> None:
@@ -78,24 +80,45 @@ class Report:
             self._progress = None
 
     @contextmanager
-    def transfer(self, label: str, size: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar of `size` bytes while the block runs; yields what to call with each chunk's size."""
+    def busy(self, label: str) -> Iterator[None]:
+        """A live line that says that something goes on at `label` (a node, mostly) while the block runs."""
+        with self._row(label):
+            yield
+
+    @contextmanager
+    def transfer(self, label: str, size: int = 0) -> Iterator[Callable[[int, int | None], None]]:
+        """A progress bar while the block runs; yields what hears of the bytes done and, if known, the bytes in all."""
+        with self._row(label) as update:
+            yield lambda done, total: update(completed=done, total=total or size or None, size=f"{done >> 20} MB")
+
+    @contextmanager
+    def _row(self, label: str) -> Iterator[Callable[..., None]]:
+        """A row of the live display; one that the label has already is used."""
         if self._console is None:
-            yield lambda _sent: None
+            yield lambda **_: None
             return
         progress = self._live()
-        task = progress.add_task(label, total=size or None)
+        known = next((task.id for task in progress.tasks if task.description == label), None)
+        row = progress.add_task(label, total=None, phase=self._phase, size="") if known is None else known
         try:
-            yield lambda sent: progress.update(task, advance=sent)
+            yield lambda **values: progress.update(row, **values)
         finally:
-            progress.update(task, visible=False)
+            if known is None:
+                progress.remove_task(row)
+            else:
+                progress.update(row, total=None, size="")
 
     def _live(self) -> Progress:
         with self._lock:
             if self._progress is None:
-                from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+                from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-                columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+                columns = (
+                    TextColumn("  {task.description}  {task.fields[phase]}"),
+                    BarColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("{task.fields[size]}"),
+                )
                 self._progress = Progress(*columns, console=self._console, transient=True)
                 self._progress.start()
             return self._progress

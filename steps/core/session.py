@@ -48,6 +48,9 @@ def shell_command(*, lock: str | None, holder: str) -> str:
     return _LOCK.format(folder=shlex.quote(folder), lock=shlex.quote(lock), holder=shlex.quote(holder)) + _SHELL
 
 
+Sent = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known here)
+
+
 class Pipe(Protocol):
     """A running shell's stdin and stdout (stderr merged)."""
 
@@ -96,10 +99,10 @@ class Session:
         payload: Iterable[bytes] = (),
         *,
         deadline: float,
-        sent: Callable[[int], None] | None = None,
+        sent: Sent | None = None,
         sink: BinaryIO | None = None,
     ) -> Result:
-        """Runs `script` with `payload` on its stdin; `sent` hears of every chunk's size, `sink` gets what it prints.
+        """Runs `script` with `payload` on its stdin; `sent` hears how many bytes are sent, `sink` gets what it prints.
 
         `deadline` is in seconds without any sign of life while sending, and in all while waiting for the result.
         A script that fails ends the session, for what it left of its payload is nobody's.
@@ -108,10 +111,12 @@ class Session:
         broken: OSError | None = None
         try:
             self._pipe.send(b"%d\n%s" % (len(text), text))
+            done = 0
             for chunk in payload:
                 self._pipe.send(chunk)
+                done += len(chunk)
                 if sent:
-                    sent(len(chunk))
+                    sent(done, None)
         except OSError as error:
             # The script may have failed before it read its payload: its own words say more than the broken pipe.
             broken = error

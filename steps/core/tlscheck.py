@@ -36,8 +36,8 @@ def check(ctx: Context, node: Node) -> Found:
     found = Found()
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
-    found.not_after = _port(ctx, node, "client", node.client_port, operator, own, found)
-    _port(ctx, node, "peer", node.peer_port, own, own, found)
+    found.not_after = _port(ctx, node, node.client_port, operator, found)
+    _port(ctx, node, node.peer_port, own, found)
     for other in ctx.cluster.nodes:
         if other is node or own is None:
             continue
@@ -48,22 +48,22 @@ def check(ctx: Context, node: Node) -> Found:
     return found
 
 
-def _port(
-    ctx: Context, node: Node, kind: str, port: int, pair: Pair | None, own: Pair | None, found: Found
-) -> datetime | None:
-    """One of the node's own ports: without a certificate, then with `pair`. Returns the shown certificate's notAfter."""
+def _port(ctx: Context, node: Node, port: int, pair: Pair | None, found: Found) -> datetime | None:
+    """One of the node's own ports, without a certificate and then with `pair`. Returns the shown one's notAfter."""
+    kind = "client" if port == node.client_port else "peer"
     bare = _shake(ctx, node, node, port, None)
     if bare.outcome == "unreachable":
         found.warnings.append(f"{kind} port {port} was not checked: {bare.detail}")
         return None
     if bare.outcome != "refused":
         found.problems.append(f"{kind} port {port}: without a certificate {_said(bare)}, an alert was expected")
-    if pair is None or own is None:
+    if pair is None:
         return None
     shaken = _shake(ctx, node, node, port, pair)
+    own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     if not shaken.accepted:
         found.problems.append(f"{kind} port {port} does not take its certificate: {_said(shaken)}")
-    elif shaken.serial != pki.read(own.cert)[0].serial_number:
+    elif own is not None and shaken.serial != pki.read(own.cert)[0].serial_number:
         found.problems.append(f"{kind} port {port} shows another certificate than the one last issued")
     return shaken.not_after
 
