@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from steps.core import flags
 from steps.core.errors import Refused
 from steps.core.etcd import ctl
-from steps.core.look import Look
+from steps.core.look import ARCHITECTURES, Look
 from steps.core.model import Cluster, Node
 from steps.core.places import unit_file, wal_parent
+from steps.core.rolling import CLUSTER_ID, REPLACE, VANISHED, vanished
 
 if TYPE_CHECKING:
     from steps.core.context import Context
 
-SKEW = 1.5  # seconds between a node's clock and ours beyond what the look itself takes
+SKEW = 1  # seconds between a node's clock and ours
+BACKDATED = 3600  # seconds before its making at which a certificate starts, at most
 WAL_PREALLOCATION = 2 * 64 << 20  # etcd preallocates two segments of 64 MB
 BINARIES_SIZE = 100 << 20
 
@@ -30,7 +32,8 @@ def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
         problems += [f"{node.name}: {problem}" for problem in _ports(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in _foreign_ca(ctx, node, look)]
-        for warning in _warnings(cluster, node, look, ctx.now()):
+        problems += [f"{node.name}: {problem}" for problem in _not_yet_valid(ctx, node, look)]
+        for warning in _warnings(cluster, node, look):
             ctx.warn(warning, node)
     if problems:
         raise Refused(
@@ -60,15 +63,43 @@ def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield "systemd is not running there"
 
 
+def _architecture(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del cluster, node
+    if look.facts["arch"] not in ARCHITECTURES:
+        yield f"no etcd is made for its CPU ({look.facts['arch']}), only for {', '.join(ARCHITECTURES)}"
+
+
+def _read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del cluster, node
+    locked = [path for path, space in look.space.items() if not space.writable]
+    if locked:
+        yield (
+            f"{', '.join(locked)} cannot be written to: a read-only filesystem? "
+            f"See `findmnt -T {locked[0]}`, and mount it read-write"
+        )
+
+
 def _space(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """What the first start needs, by filesystem: paths may share one."""
     del cluster
-    need = {node.paths.wal: WAL_PREALLOCATION}
+    need = {} if look.member else {node.paths.wal: WAL_PREALLOCATION}
     if "binary" not in look.facts:
         need[node.paths.bin] = BINARIES_SIZE
-    for path, size in need.items():
-        free, _ = look.free.get(path, (size, 0))
-        if free < size and not look.member:
-            yield f"{path} has {free >> 20} MB free, {size >> 20} MB are needed"
+    devices: dict[str, list[str]] = {}
+    for path in need:
+        devices.setdefault(look.space[path].device, []).append(path)
+    for paths in devices.values():
+        free, size = look.space[paths[0]].free, sum(need[path] for path in paths)
+        if free < size:
+            yield f"{' and '.join(paths)}: {free >> 20} MB free, {size >> 20} MB are needed"
+
+
+def _wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """etcd renames <wal>.tmp to <wal>; over a mount point the kernel says "device or resource busy"."""
+    del cluster
+    wal = node.paths.wal
+    if "walmount" in look.facts and not look.wal:
+        yield f'{wal} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{wal}/etcd/wal"'
 
 
 def _wal_parent(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
@@ -102,7 +133,23 @@ def _foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
-_CHECKS = (_systemd, _space, _wal_parent, _overrides, _foreign_data)
+def _vanished(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
+    if look.process is None and (cluster.work / CLUSTER_ID).exists() and (gone := vanished(node, look)):
+        yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
+
+
+_CHECKS = (
+    _systemd,
+    _architecture,
+    _read_only,
+    _space,
+    _wal_mount,
+    _wal_parent,
+    _overrides,
+    _foreign_data,
+    _vanished,
+)
 
 
 def _ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
@@ -180,11 +227,24 @@ def _foreign_ca(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     )
 
 
-def _warnings(cluster: Cluster, node: Node, look: Look, now: int) -> Iterator[str]:
-    skew = int(look.facts.get("clock", now)) - now
-    if abs(skew) > SKEW:
-        yield f"its clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this controller's"
-    _, total = look.free.get(node.paths.data, (0, 0))
+def _not_yet_valid(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+    """Before its notBefore a certificate is worth nothing: on a node whose clock is that far behind."""
+    if not ctx.cluster.tls.enabled or look.skew >= -SKEW:
+        return
+    from steps.core import pki, profiles
+
+    pair, ca = ctx.store.pair(profiles.leaf_name(ctx.cluster, node)), ctx.store.ca()
+    starts = [pki.read(pem)[0].not_valid_before_utc.timestamp() for pem in (ca, pair.cert if pair else None) if pem]
+    if pair is None or ca is None:
+        starts.append(ctx.now() - BACKDATED)
+    if ctx.now() + look.skew < max(starts):
+        yield f"its clock is {-look.skew} s behind: there its certificate is not valid yet. Set the clock (NTP)"
+
+
+def _warnings(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    if abs(look.skew) > SKEW:
+        yield f"its clock is {abs(look.skew)} s {'ahead of' if look.skew > 0 else 'behind'} this controller's"
+    total = look.space[node.paths.data].total
     quota = int(cluster.flags.get("quota-backend-bytes", "0"))
-    if total and total < quota:
+    if total < quota:
         yield f"{node.paths.data} is on {total >> 20} MB, less than quota-backend-bytes ({quota >> 20} MB)"

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 HOW = "one member at a time, the leader last"
 CLUSTER_ID = "cluster-id"
+VANISHED = (
+    "the cluster has had this member, so its data vanished; "
+    "a member that starts empty under an old identity can corrupt the cluster"
+)
+REPLACE = "find the data (is a disk not mounted?), or replace the member: remove it from the cluster, then add it anew"
 
 
 def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
@@ -157,31 +162,29 @@ def _leader(cluster: Cluster, view: View) -> str:
     return next((n.name for n in cluster.nodes if leader and cluster.client_url(n) == leader.endpoint), "")
 
 
-def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
-    """An empty node of a cluster that has once been healthy is a member whose data vanished, never a new one.
+def vanished(node: Node, look: Look) -> str:
+    """What is gone of a member's data; empty where nothing is. etcd takes a member without its WAL for a new one."""
+    gone = [path for path, there in ((node.paths.data, look.member), (node.paths.wal, look.wal)) if not there]
+    return f"no member's data in {' and '.join(gone)}" if gone else ""
 
-    Before that first health, a member that never started is known to the others without client URLs.
+
+def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
+    """An empty node is a new member only where the cluster does not know it yet.
+
+    The preflight has refused it where the cluster was once healthy. Before that, a member that never started is known
+    to the others without client URLs.
     """
     cluster = ctx.cluster
-    empty = [node for node in stopped if not ctx.look(node).member and not ctx.look(node).wal]
-    if not empty:
+    empty = [node for node in stopped if vanished(node, ctx.look(node))]
+    if not empty or len(stopped) == len(cluster.nodes):
         return
-    lost = [node.name for node in empty]
-    if not (cluster.work / CLUSTER_ID).exists():
-        running = [node for node in nodes if node not in stopped]
-        if len(stopped) == len(cluster.nodes):
-            return
-        others = [cluster.client_url(node) for node in cluster.nodes if node not in empty]
-        view = ask(ctx, (running or empty)[0], others)
-        published = {member.name for member in view.members or () if member.client_urls}
-        answering = bool(view.statuses)
-        lost = [node.name for node in empty if node.name in published or (answering and view.members is None)]
+    running = [node for node in nodes if node not in stopped]
+    view = ask(ctx, (running or empty)[0], [cluster.client_url(node) for node in cluster.nodes if node not in empty])
+    published = {member.name for member in view.members or () if member.client_urls}
+    answering = bool(view.statuses)
+    lost = [node.name for node in empty if node.name in published or (answering and view.members is None)]
     if lost:
-        raise Refused(
-            f"{', '.join(lost)}: no data there, but the cluster has had this member: its data "
-            "vanished, and a member that starts empty under an old identity can corrupt the cluster",
-            hint="find the data (a disk not mounted?), or replace the member: remove it from the cluster, add it anew",
-        )
+        raise Refused(f"{', '.join(lost)}: {VANISHED}", hint=REPLACE)
 
 
 def _bootstrap_in_parts(ctx: Context, nodes: Sequence[Node]) -> None:

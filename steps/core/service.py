@@ -24,6 +24,11 @@ class State:
         # auto-restart: it exited and systemd waits before it tries the same again.
         return self.active in ("dead", "activating/auto-restart") or self.active.startswith("failed")
 
+    @property
+    def ready(self) -> bool:
+        """It is worth asking: the process runs, and under systemd it has said that it serves."""
+        return self.pid != 0 and self.active in ("active/running", "running")
+
 
 def enable_script(cluster: Cluster) -> str:
     return "systemctl --quiet enable etcd.service </dev/null\n" if cluster.systemd else ""
