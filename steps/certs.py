@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core import profiles
 from steps.core.contracts import LeafProfile
-from steps.core.errors import Refused
+from steps.core.errors import NodeFailed, Pending, Refused
+from steps.core.gate import ask, problems
+from steps.core.hosts import collected
 from steps.core.places import cert_directory
 from steps.core.resources import Directory, File, Promise, Resource, Symlink
 from steps.core.step import Step
@@ -24,20 +27,28 @@ class Certs(Step):
 
     def __init__(self) -> None:
         self._promised: set[str] = set()
+        self._guarded = False
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         if not cluster.tls.enabled:
             return
         wanted = {profile.name: profile for profile in (profiles.member(cluster, node) for node in nodes)}
         wanted[profiles.operator(cluster).name] = profiles.operator(cluster)
-        due = [(profile, reason) for profile in wanted.values() if (reason := ctx.authority.reason(profile))]
+        asked = "its renewal was asked for" if ctx.renew else None
+        due = [(profile, reason) for profile in wanted.values() if (reason := ctx.authority.reason(profile) or asked)]
         if len(nodes) < len(cluster.nodes) and any(profile.name == profiles.SHARED for profile, _ in due):
             raise Refused(
                 "the certificate is shared by all nodes, so a new one for some of them would part them",
                 hint="invoke certs (without --node)",
             )
+        waiting: list[Pending] = []
         for profile, reason in due:
-            self._issue(profile, reason, ctx)
+            try:
+                self._issue(profile, reason, ctx)
+            except Pending as pending:  # somebody else signs: the other requests go out as well
+                waiting.append(pending)
+        if waiting:
+            raise collected(waiting)
 
     def _issue(self, profile: LeafProfile, reason: str, ctx: Context) -> None:
         what = profiles.describe(profile)
@@ -49,6 +60,24 @@ class Certs(Step):
         ctx.change(f"{profile.name}: issued ({reason}): {what}")
         for warning in pair.warnings:
             ctx.warn(f"{profile.name}: {warning}")
+
+    def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterable[Sequence[Node]]:
+        """One by one on a healthy cluster, so that a certificate that does not serve is seen on one member only."""
+        living = [node for node in nodes if ctx.look(node).process is not None]
+        self._guarded = bool(living) and not problems(cluster, ask(ctx, living[0]))
+        return [(node,) for node in nodes] if self._guarded else (nodes,)
+
+    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        """Both ports show the new certificate (etcd reads the pair at each handshake), and the gate is open."""
+        from steps.core.tlscheck import check
+
+        for node in nodes if self._guarded else ():
+            wrong = check(ctx, node).problems or problems(cluster, ask(ctx, node))
+            if wrong:
+                raise NodeFailed(
+                    node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint="invoke verify"
+                )
+            ctx.say("the new certificate is served on both ports", node)
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         if not cluster.tls.enabled:
@@ -64,9 +93,14 @@ class Certs(Step):
             return
         generation = f"gen-{pair.generation}"
         yield Directory(f"{home}/{generation}", 0o750, "root", owner)
-        yield File(f"{home}/{generation}/etcd.pem", pair.cert)
+        yield File(f"{home}/{generation}/etcd.pem", pair.cert, on_change=(prune(home),))
         yield File(f"{home}/{generation}/etcd-key.pem", pair.key, 0o600, owner, owner, secret=True)
         # Certificate and key are read separately at each handshake: one rename of one link keeps them a pair.
         yield Symlink(f"{home}/live", generation)
         yield Symlink(f"{home}/etcd.pem", "live/etcd.pem")
         yield Symlink(f"{home}/etcd-key.pem", "live/etcd-key.pem")
+
+
+def prune(home: str) -> str:
+    """Keeps the two newest generations: the live one, and the one before it for whoever wants to look."""
+    return f'(cd {quote(home)} && set -- $(ls -1dt gen-*) && shift 2 2>/dev/null && rm -rf -- "$@") || true'

@@ -47,9 +47,16 @@ def elf_arch(path: Path) -> str | None:
 
 
 def run(
-    argv: Sequence[str | Path], *, deadline: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str | Path],
+    *,
+    deadline: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program in a process group of its own, which is killed after `deadline` seconds or on an interrupt.
+
+    `stdin` is what it reads; None: nothing.
 
     Raises OSError where it cannot be started and subprocess.TimeoutExpired; its exit code is the caller's to judge.
     """
@@ -57,7 +64,7 @@ def run(
         argv,
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,7 +72,7 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            out, err = process.communicate(timeout=max(deadline, 0))
+            out, err = process.communicate(stdin, timeout=max(deadline, 0))
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

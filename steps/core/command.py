@@ -95,6 +95,7 @@ class Command:
             self.house.plugins,
             dry=self.dry,
             accept_downtime=bool(selection(self._calls, "accept_downtime")),
+            renew=bool(selection(self._calls, "renew")),
         )
 
     @cached_property

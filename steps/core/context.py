@@ -39,10 +39,12 @@ class Context:
         *,
         dry: bool,
         accept_downtime: bool = False,
+        renew: bool = False,
     ) -> None:
         self.cluster = cluster
         self.dry = dry
         self.accept_downtime = accept_downtime
+        self.renew = renew
         self.report = report
         self.plugins = plugins
         self.looks: dict[str, Look] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from steps.core.apply import CHECK_FAILED, apply_script
 from steps.core.compare import Change, changes, seen_after
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
+from steps.core.hosts import collected
 from steps.core.look import Look, look_script, parse
 from steps.core.model import Cluster, Node
 from steps.core.places import unit_file
@@ -36,68 +39,99 @@ class Engine:
         preflight(self._ctx, self._nodes)
 
     def take(self, step: Step, position: str = "") -> None:
-        """One step on all selected nodes. Raises StepsError after every node has been heard."""
+        """One step on all selected nodes. Raises StepsError after every node has been heard.
+
+        Plugins hear of the step before and after, but never in a dry run: nobody knows what they do.
+        """
         ctx = self._ctx
         if not step.reads_only:
             self.look()
         ctx.report.phase(step.name, position)
-        ctx.plugins.before(step.name, ctx.cluster, self._nodes)
-        error: BaseException | None = None
+        if ctx.dry:
+            self._run(step)
+            return
         try:
-            step.prepare(ctx.cluster, self._nodes, ctx)
+            ctx.plugins.before(step.name, ctx.cluster, self._nodes)
+            self._run(step)
+        except BaseException as error:
+            for failure in ctx.plugins.after(step.name, ctx.cluster, self._nodes, error):
+                ctx.warn(failure.message)
+            raise
+        if failures := ctx.plugins.after(step.name, ctx.cluster, self._nodes, None):
+            raise collected(failures)
+
+    def _run(self, step: Step) -> None:
+        ctx = self._ctx
+        try:
+            with ctx.plugins.answering(step, "prepare"):
+                step.prepare(ctx.cluster, self._nodes, ctx)
             if step.runs:
-                step.run(ctx.cluster, self._nodes, ctx)
+                with ctx.plugins.answering(step, "run"):
+                    step.run(ctx.cluster, self._nodes, ctx)
             else:
                 self._all(step)
-        except BaseException as raised:
-            error = raised
-            raise
         finally:
             ctx.report.end()
-            ctx.plugins.after(step.name, ctx.cluster, self._nodes, error)
+
+    def _desired(self, step: Step, node: Node) -> list[Resource]:
+        with self._ctx.plugins.answering(step, "desired", node.name):
+            return list(step.desired(self._ctx.cluster, node))
 
     def _all(self, step: Step) -> None:
-        made: dict[str, list[Change]] = {}
-        try:
-            self._ctx.each(self._nodes, lambda node: self._bring(step, node, made))
-        finally:
-            self._ctx.report.end()
-            self._tell(made)
+        """Compares all nodes, then changes those that differ, in the batches that the step asks for."""
+        ctx = self._ctx
+        found = {node.name: self._differences(step, node) for node in self._nodes}
+        if ctx.dry:
+            self._tell(found)
+            for node in self._nodes:
+                self._made(node, found[node.name], FAR_FUTURE)
+            return
+        changing = [node for node in self._nodes if found[node.name]]
+        for batch in step.batches(ctx.cluster, changing, ctx) if changing else ():
+            done: dict[str, list[Change]] = {}
+            try:
+                ctx.each(batch, partial(self._apply, step, found, done))
+            finally:
+                ctx.report.end()
+                self._tell(done)
+            step.settle(ctx.cluster, batch, ctx)
+
+    def _differences(self, step: Step, node: Node) -> list[Change]:
+        look = self._ctx.look(node)
+        wanted = [r.known(look) if isinstance(r, File) else r for r in self._desired(step, node)]
+        return changes(wanted, look, owners=self._ctx.cluster.systemd)
+
+    def _made(self, node: Node, found: Sequence[Change], now: int) -> None:
+        self._ctx.looks[node.name] = seen_after(self._ctx.look(node), found, now=now)
 
     def _look_at(self, node: Node) -> Look:
         cluster = self._ctx.cluster
         resources = _always(cluster, node)
         for step in self._chain:
-            resources += step.desired(cluster, node)
+            resources += self._desired(step, node)
+        before = self._ctx.now()
         result = self._ctx.sh(node, look_script(cluster, node, resources))
         if not result.ok:
             raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
-        return parse(result.out, resources)
+        look = parse(result.out, resources)
+        clock = int(look.facts["clock"])
+        return replace(look, skew=max(0, clock - self._ctx.now()) or min(0, clock - before))
 
-    def _bring(self, step: Step, node: Node, made: dict[str, list[Change]]) -> None:
-        ctx = self._ctx
-        look = ctx.look(node)
-        owners = ctx.cluster.systemd
-        wanted = [r.known(look) if isinstance(r, File) else r for r in step.desired(ctx.cluster, node)]
-        found = changes(wanted, look, owners=owners)
-        made[node.name] = found
-        if found and not ctx.dry:
-            self._apply(step, node, made, owners=owners)
-        ctx.looks[node.name] = seen_after(look, found, now=ctx.now() if not ctx.dry else FAR_FUTURE)
-
-    def _apply(self, step: Step, node: Node, made: dict[str, list[Change]], *, owners: bool) -> None:
-        """Leaves in `made` what was done, also where it raises."""
-        ctx = self._ctx
-        found, made[node.name] = made[node.name], []
-        upload = apply_script(found, ctx.look(node), owners=owners)
+    def _apply(
+        self, step: Step, differences: Mapping[str, list[Change]], done: dict[str, list[Change]], node: Node
+    ) -> None:
+        """Leaves in `done` what was changed, also where it raises."""
+        ctx, found = self._ctx, differences[node.name]
+        upload = apply_script(found, ctx.look(node), owners=ctx.cluster.systemd)
         with ctx.report.transfer(node.name, upload.size) as sent:
             deadline = 60 + upload.size / SLOWEST_LINK
             result = ctx.hosts.run(node, upload.script, upload.chunks(), deadline=deadline, sent=sent)
-        done = sum(line.startswith("ok ") for line in result.out.splitlines())
-        made[node.name] = found[:done]
+        made = found[: sum(line.startswith("ok ") for line in result.out.splitlines())]
+        done[node.name] = list(made)
+        self._made(node, made, ctx.now())
         if result.ok:
             return
-        failing = found[done].what if done < len(found) else "what follows the files"
+        failing = found[len(made)].what if len(made) < len(found) else "what follows the files"
         cause = f"{step.name} failed at: {failing}"
         hint = f"mend the cause, then: invoke {step.name} --node {node.name}"
         if result.code == CHECK_FAILED:

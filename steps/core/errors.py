@@ -18,6 +18,11 @@ class StepsError(Exception):
         self.message = message
         self.hint = hint
 
+    def within(self, where: str) -> None:
+        """Says before the message where that happened: a plugin's name, say."""
+        self.message = f"{where}: {self.message}"
+        self.args = (self.message,)
+
 
 @dataclass(frozen=True)
 class Problem:

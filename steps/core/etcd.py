@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from steps.core.look import quoted
 from steps.core.model import Cluster, Node
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
+STATUS_TIMEOUT = 3  # seconds for one endpoint: they are asked one after the other, and who is down must not hide the rest
 CLIENT_NAME = "operator"
+T = TypeVar("T")
+_ANSWER = re.compile(r"answer (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     lines = [
         ctl(cluster, node)
         + 'ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf \'answer %s %s %s\\n%s\\n\' $n $? ${#o} "$o"; }',
-        f"ask status {some} -w json endpoint status",
+        f"ask status {some} --command-timeout={STATUS_TIMEOUT}s -w json endpoint status",
         f"ask health {some} endpoint health",
     ]
     if members:
@@ -98,28 +102,31 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     if probe:
         key = quoted([probe])
         lines += [
-            f'l=$(ctl {own} lease grant 60 2>&1); l=${{l#lease }}; l=${{l%% *}}; v="$l-$$"',
+            # Where no lease is granted (no quorum, no space), that is why the write failed.
+            f"o=$(ctl {own} lease grant 60 2>&1); g=$?; w=",
+            'l=${o##*lease }; l=${l%% granted*}; v="$l-$$"',
+            "if [ $g != 0 ]; then printf 'answer put %s %s\\n%s\\n' $g ${#o} \"$o\"; else",
             f'ask put {own} -w json put --lease="$l" {key} "$v"; w=$o',
-            f'o=$(ctl {own} get --print-value-only {key} 2>&1); [ "$o" = "$v" ] && echo "read=same" || echo "read=$o"',
+            f"o=$(ctl {own} get --print-value-only {key} 2>&1)",
+            '[ "$o" = "$v" ] && echo "read=same" || echo "read=$o"; fi',
             'r=${w#*\\"revision\\":}; r=${r%%[!0-9]*}',
-            f'ask hashes {all_words} -w json endpoint hashkv --rev="${{r:-0}}"',
-            f'ctl {own} lease revoke "$l" >/dev/null 2>&1',
+            f'ask hashes {all_words} --command-timeout={STATUS_TIMEOUT}s -w json endpoint hashkv --rev="${{r:-0}}"',
+            f'[ $g != 0 ] || ctl {own} lease revoke "$l" >/dev/null 2>&1',
         ]
     return "\n".join([*lines, "true"]) + "\n"
 
 
 def parse(output: str) -> View:
-    """Reads what ask_script printed. Never raises: what cannot be read stands in `errors`."""
+    """Reads what ask_script printed. Never raises: what cannot be read counts as not answered."""
     answers: dict[str, tuple[int, str]] = {}
     facts: dict[str, str] = {}
     rest = output
     while rest:
         line, _, rest = rest.partition("\n")
-        if line.startswith("answer "):
-            _, name, code, size = line.split()
-            raw = rest.encode("utf-8", "surrogateescape")
-            answers[name] = (int(code), raw[: int(size)].decode("utf-8", "surrogateescape"))
-            rest = raw[int(size) + 1 :].decode("utf-8", "surrogateescape")
+        if header := _ANSWER.fullmatch(line):
+            raw, size = rest.encode("utf-8", "surrogateescape"), int(header["size"])
+            answers[header["name"]] = (int(header["code"]), raw[:size].decode("utf-8", "surrogateescape"))
+            rest = raw[size + 1 :].decode("utf-8", "surrogateescape")
         elif line.startswith("read="):
             facts["read"] = line[5:]
     errors = {name: _last(text) for name, (code, text) in answers.items() if code}
@@ -127,21 +134,28 @@ def parse(output: str) -> View:
     if "put" in answers:
         written = errors.get("put") or ("" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}")
     return View(
-        statuses={status.endpoint: status for status in map(_status, _json(answers.get("status")) or ())},
+        statuses={status.endpoint: status for status in _read(_json(answers.get("status")), _status)},
         health=_health(answers.get("health", (0, ""))[1]),
         members=_members(answers.get("members")),
         alarms=_alarms(answers.get("alarms", (1, ""))),
-        hashes={each["Endpoint"]: int(each["HashKV"]["hash"]) for each in _json(answers.get("hashes")) or ()},
+        hashes=dict(_read(_json(answers.get("hashes")), _hash)),
         written=written,
         errors=errors,
     )
 
 
 def _last(text: str) -> str:
-    """The line that says why: etcdctl logs first and ends with `Error: …`."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    """The line that says why: etcdctl logs first, may answer in part, and ends with `Error: …`."""
+    lines = [line for line in text.splitlines() if line.strip() and line[0] not in "[{"]
     said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     return (said or lines or ["no answer"])[-1][:300]
+
+
+def _read(items: object, one: Callable[[Any], T]) -> Iterator[T]:
+    """Those of a list that look as they should."""
+    for item in items if isinstance(items, list) else ():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            yield one(item)
 
 
 def _json(answer: tuple[int, str] | None) -> Any:
@@ -189,25 +203,24 @@ def _health(text: str) -> dict[str, str]:
 
 def _members(answer: tuple[int, str] | None) -> tuple[Member, ...] | None:
     document = _json(answer)
-    if document is None:
-        return None
-    return tuple(
-        Member(
-            id=_hex(raw["ID"]),
-            name=raw.get("name", ""),
-            peer_urls=tuple(raw.get("peerURLs") or ()),
-            client_urls=tuple(raw.get("clientURLs") or ()),
-            learner=raw.get("isLearner", False),
-        )
-        for raw in document.get("members", ())
+    return tuple(_read(document.get("members"), _member)) if isinstance(document, dict) else None
+
+
+def _member(raw: Mapping[str, Any]) -> Member:
+    return Member(
+        id=_hex(raw["ID"]),
+        name=raw.get("name", ""),
+        peer_urls=tuple(raw.get("peerURLs") or ()),
+        client_urls=tuple(raw.get("clientURLs") or ()),
+        learner=raw.get("isLearner", False),
     )
+
+
+def _hash(raw: Mapping[str, Any]) -> tuple[str, int]:
+    return str(raw["Endpoint"]), int(raw["HashKV"]["hash"])
 
 
 def _alarms(answer: tuple[int, str]) -> tuple[str, ...]:
     """`memberID:8211f1d0f64f3269 alarm:NOSPACE`, one a line; the id is decimal."""
-    alarms = []
-    for line in answer[1].splitlines():
-        member, found, alarm = line.removeprefix("memberID:").partition(" alarm:")
-        if found:
-            alarms.append(f"{alarm.strip()} on {_hex(int(member))}")
-    return tuple(alarms)
+    alarms = re.findall(r"^memberID:([0-9]+) alarm:(\S+)", answer[1], re.MULTILINE)
+    return tuple(f"{alarm} on {_hex(int(member))}" for member, alarm in alarms)

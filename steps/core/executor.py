@@ -62,7 +62,8 @@ class StepsExecutor(Executor):
                 command.close()
 
     def _helps(self) -> dict[str, str]:
-        return {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in self.collection.tasks.items()}
+        tasks = {name: self.collection[name] for name in self.collection.task_names}
+        return {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in tasks.items()}
 
 
 def _state(command: Command | None) -> str:

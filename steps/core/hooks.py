@@ -77,3 +77,6 @@ def etcd_checks(cluster: Cluster, node: Node) -> list[Check]:  # type: ignore[em
 @spec
 def etcd_tasks() -> list[Any]:  # type: ignore[empty-body]  # see above
     """Extra Invoke tasks and collections."""
+
+
+NAMES = tuple(name for name in globals() if name.startswith("etcd_"))

@@ -38,14 +38,25 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Space:
+    """The filesystem under a path, or under the nearest directory above it. Bytes; `device` tells one from another."""
+
+    free: int
+    total: int
+    device: str
+    writable: bool
+
+
+@dataclass(frozen=True)
 class Look:
     """One node, as it was when looked at.
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
-    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), digest (of the
-    unit that started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's
-    properties of etcd.service. `listening`: TCP ports → uid, socket inode.
-    `free`: bytes free and total under a path. `member`: a member's data is in the data directory, `wal`: in the WAL's.
+    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), walmount (the WAL's
+    directory is a mount point), digest (of the unit that started the living process). `states`: a Service's "enabled
+    active", a Command's "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket
+    inode. `space`: by path. `member`: a member's data is in the data directory, `wal`: in the WAL's. `skew`: whole
+    seconds by which the node's clock is ahead of the controller's, beyond what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -55,9 +66,10 @@ class Look:
     users: frozenset[str] = frozenset()
     states: Mapping[Resource, str] = field(default_factory=dict)
     listening: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    free: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    space: Mapping[str, Space] = field(default_factory=dict)
     member: bool = False
     wal: bool = False
+    skew: int = 0
 
     @property
     def arch(self) -> str:
@@ -86,7 +98,8 @@ text() { [ -f "$2" ] && [ "$(stat -Lc %s "$2")" -lt 65536 ] || return 0
   v=$(cat "$2"; echo .); v=${v%.}; printf 'text %s %s\n%s\n' "$1" "${#v}" "$v"; }
 link() { [ -L "$2" ] && printf 'link %s %s\n' "$1" "$(readlink "$2")"; }
 space() { d=$1; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
-  printf 'space %s %s\n' "$(stat -f -c '%S %a %b' "$d")" "$1"; }
+  w=1; [ -w "$d" ] || w=0; set -- "$(stat -f -c '%S %a %b' "$d")" "$(stat -c %d "$d")" "$w" "$1"
+  printf 'space %s %s %s %s\n' "$@"; }
 listening() { [ -r "$1" ] || return 0
   while read -r _ l _ s _ _ _ u _ i _; do [ "$s" = 0A ] && echo "listen ${l##*:} $u $i"; done <"$1"; }
 version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
@@ -164,11 +177,19 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         f"[ -d {data}/member ] && echo member=1",
         f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] && echo wal=1 && break; done',
         f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && echo "walparent=$(stat -c %U "$w") $(ls -A "$w" | head -n1)"',
-        f"space {quoted([node.paths.bin])}; space {data}; space {wal}",
+        f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
+        *(f"space {shlex.quote(path)}" for path in written_paths(cluster, node)),
         "listening /proc/net/tcp; listening /proc/net/tcp6",
         "true",
     ]
     return lines
+
+
+def written_paths(cluster: Cluster, node: Node) -> list[str]:
+    """Below these everything is written."""
+    paths = node.paths
+    etc = ["/etc"] if cluster.hosts.manage_etc_hosts else []
+    return list(dict.fromkeys([paths.bin, paths.cert, paths.data, paths.wal, paths.unit, *etc]))
 
 
 def pid_lines(node: Node) -> str:
@@ -202,7 +223,7 @@ class _Reader:
         self._users: set[str] = set()
         self._states: dict[Resource, str] = {}
         self._listening: dict[int, list[tuple[str, str]]] = {}
-        self._free: dict[str, tuple[int, int]] = {}
+        self._space: dict[str, Space] = {}
         self._process: Process | None = None
 
     def read(self) -> None:
@@ -239,7 +260,7 @@ class _Reader:
             users=frozenset(self._users),
             states=self._states,
             listening={port: tuple(owners) for port, owners in self._listening.items()},
-            free=self._free,
+            space=self._space,
             member="member" in facts,
             wal="wal" in facts,
         )
@@ -290,5 +311,5 @@ class _Reader:
         self._listening.setdefault(int(port, 16), []).append((uid, inode))
 
     def _on_space(self, value: str) -> None:
-        block, free, total, path = value.split(" ", 3)
-        self._free[path] = (int(block) * int(free), int(block) * int(total))
+        block, free, total, device, writable, path = value.split(" ", 5)
+        self._space[path] = Space(int(block) * int(free), int(block) * int(total), device, writable == "1")

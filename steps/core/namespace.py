@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from invoke.collection import Collection
 
 from steps.core.house import House, HouseTask
 from steps.core.plugins import Plugins
-from steps.core.step import Step, ordered
+from steps.core.step import Step
 
 _HELPS = {
     "node": "only this node; repeat it, or separate with commas. One selection covers the whole command line",
     "config": "another file than etcd.toml beside tasks.py (or $ETCD_CONFIG)",
     "json": "one JSON document on stdout",
+    "renew": "issue new certificates now, due or not; they are swapped in without a restart",
     "accept_downtime": "restart a member although the rest has no quorum",
 }
 
@@ -34,22 +36,30 @@ def namespace(root: Path, phases: Sequence[type[Step]], operations: Sequence[Cal
     for body in operations:
         options = body.task_options  # type: ignore[attr-defined]  # set by @task
         name = body.__name__.rstrip("_")
-        collection.add_task(_made(house, body, name, body.__doc__ or "", **options))
-    try:
-        custom = [step for step, _ in plugins.steps()]
-        house.pipeline = ordered(builtin, custom)
-        for step in custom:
+        *group, name = name.split("__")  # plugin__new is plugin.new
+        where = _subcollection(collection, group[0]) if group else collection
+        where.add_task(_made(house, body, name, body.__doc__ or "", **options))
+    house.pipeline = plugins.placed(builtin, {*collection.tasks, *collection.collections})
+    for step in house.pipeline:
+        if step not in builtin:
             collection.add_task(_step_task(house, step, ""))
-        for extra in plugins.tasks():
-            (collection.add_collection if isinstance(extra, Collection) else collection.add_task)(extra)
-    except Exception as error:  # noqa: BLE001  whatever a plugin raises becomes its problem, and --list still works
-        plugins.problems["steps"] = getattr(error, "message", str(error))
+    for extra in plugins.tasks({*collection.tasks, *collection.collections}):
+        (collection.add_collection if isinstance(extra, Collection) else collection.add_task)(extra)
+    for name, problem in plugins.problems.items():
+        sys.stderr.write(f"warning: plugin {name} is broken: {problem}\n")
     collection.default = "contents"
     return collection
 
 
+def _subcollection(collection: Collection, name: str) -> Collection:
+    if name not in collection.collections:
+        collection.add_collection(Collection(name))
+    found: Collection = collection.collections[name]
+    return found
+
+
 def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
-    body = {"verify": _reading, "start": _restarting}.get(step.name, _plain)([step.name])
+    body = {"verify": _reading, "start": _restarting, "certs": _renewing}.get(step.name, _plain)([step.name])
     doc = prefix + (type(step).__doc__ or "").strip().partition("\n")[0]
     return _made(house, body, step.name, doc, steps=(step.name,), writes=not step.reads_only)
 
@@ -68,6 +78,14 @@ def _plain(names: Sequence[str]) -> Callable[..., None]:
 def _reading(names: Sequence[str]) -> Callable[..., None]:
     def body(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
         del node, config, json
+        c.command.take(names)
+
+    return body
+
+
+def _renewing(names: Sequence[str]) -> Callable[..., None]:
+    def body(c: Any, node: list[str] | None = None, config: str | None = None, renew: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+        del node, config, renew
         c.command.take(names)
 
     return body

@@ -1,34 +1,44 @@
 """Finds plugins and calls their hooks: built-ins, then entry points (group etcd_steps), then plugins/*.py, sorted.
 
-pluggy asks the last registered first, so a site's own file wins. What is wrong with a plugin is collected, not raised:
-`invoke --list` still works then, and every other command stops before it touches anything.
+The last registered is asked first, so a site's own file wins. What is wrong with a plugin is collected, not raised:
+`invoke --list` still works then, and every other command stops before it touches anything. Whatever a plugin raises
+later names the plugin, the hook, the step and the node: all calls go through `_answer` and `blamed`.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import inspect
-import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
 from steps.core import hooks
 from steps.core.errors import PluginError, Problem, StepFailed, StepsError
+from steps.core.plugin_files import defined_at, load_file, located, wrong
+from steps.core.step import Misplaced, Step, ordered
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from steps.core.contracts import CertBackend, Check, ReleaseSource
     from steps.core.model import Cluster, Node
-    from steps.core.step import Step
 
-SPECS = tuple(name for name in vars(hooks) if name.startswith("etcd_"))
+GROUP, SHIPPED = "etcd_steps", "shipped"
+# What a hook answers; None stands for nothing.
+_ANSWERS: dict[str, type] = {
+    "etcd_steps": list,
+    "etcd_options": type,
+    "etcd_validate": list,
+    "etcd_flags": dict,
+    "etcd_template_dirs": list,
+    "etcd_checks": list,
+    "etcd_tasks": list,
+}
 
 
 @dataclass(frozen=True)
@@ -39,15 +49,23 @@ class Source:
     origin: str
     plugin: Any
 
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        return tuple(name for name in hooks.NAMES if hasattr(self.plugin, name))
+
 
 class Plugins:
-    """The registered plugins, and a typed call for every hook."""
+    """The registered plugins, and a typed call for every hook. `problems`: plugin's name → what is wrong with it."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("etcd")
         self._manager.add_hookspecs(hooks)
+        self._owners: list[tuple[Step, Source]] | None = None
+        self._running = ""  # the step under way: from then on a plugin's error is a failed step
         self.sources: list[Source] = []
         self.problems: dict[str, str] = {}
+
+    # -- loading --------------------------------------------------------------------------------------------------
 
     @classmethod
     def load(cls, folder: Path) -> Plugins:
@@ -57,30 +75,40 @@ class Plugins:
         from steps.shipped import hooks as shipped
 
         plugins = cls()
-        plugins.register("shipped", "etcd-steps", shipped)
-        for entry in sorted(entry_points(group="etcd_steps"), key=lambda entry: entry.name):
-            try:
-                plugins.register(entry.name, f"package {entry.value}", entry.load())
-            except Exception as error:  # noqa: BLE001  whatever a foreign package raises becomes its problem
-                plugins.problems[entry.name] = _located(entry.value, error)
+        plugins.register(SHIPPED, "etcd-steps", shipped)
+        for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+            plugins._load(entry.name, f"package {entry.value}", entry.load)
         for file in sorted(folder.glob("*.py")):
-            try:
-                plugins.register(file.stem, str(file), _module(file))
-            except Exception as error:  # noqa: BLE001  whatever a site's file raises becomes its problem
-                plugins.problems[file.stem] = _located(str(file), error)
+            plugins._load(file.stem, str(file), lambda file=file: load_file(file))  # type: ignore[misc]  # mypy#15459
         return plugins
 
-    def register(self, name: str, origin: str, plugin: Any) -> None:
-        """Registers a plugin whose hooks are all known, marked and rightly signed; notes the problem otherwise."""
-        wrong = _wrong(origin, plugin)
-        if wrong:
-            self.problems[name] = wrong
+    def _load(self, name: str, origin: str, load: Callable[[], Any]) -> None:
+        try:
+            plugin = load()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a foreign module raises becomes its problem
+            self._note(name, located(origin, error))
             return
+        self.register(name, origin, plugin)
+
+    def register(self, name: str, origin: str, plugin: Any) -> None:
+        """Registers a plugin whose hooks are all known, marked and rightly signed; notes the problem otherwise.
+
+        A site's file takes the place of a package's plugin of the same name.
+        """
+        before = next((source for source in self.sources if source.name == name), None)
+        if before is not None and (name == SHIPPED or before.origin.startswith("package ") == origin.startswith("pac")):
+            self._note(name, f"{origin}: the plugin {name!r} exists already: {before.origin}")
+            return
+        if found := wrong(origin, plugin):
+            self._note(name, found)
+            return
+        if before is not None:
+            self._manager.unregister(before.plugin)
+            self.sources.remove(before)
         try:
             self._manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
-            self._manager.set_blocked(name)
-            self.problems[name] = f"{origin}: {error}"
+            self._note(name, f"{origin}: {error}")
             return
         self.sources.append(Source(name, origin, plugin))
 
@@ -94,148 +122,249 @@ class Plugins:
 
     def disable(self, names: Sequence[str]) -> None:
         """Takes plugins out before a run. Raises PluginError for an unknown one."""
-        known = {source.name: source for source in self.sources}
+        known = {source.name: source for source in self.sources if source.name != SHIPPED}
         for name in names:
-            if name in self.problems:
-                continue
-            if name not in known or name == "shipped":
+            if name in known and self.enabled(known[name]):
+                self._manager.unregister(known[name].plugin)
+            elif name not in known and name not in self.problems:
                 near = difflib.get_close_matches(name, known, 1)
-                raise PluginError(
-                    f"[plugins] disable: there is no plugin {name!r}", hint=f"did you mean {near[0]!r}?" if near else ""
-                )
-            self._manager.unregister(known[name].plugin)
+                hint = f"did you mean {near[0]!r}?" if near else "invoke plugins lists them"
+                raise PluginError(f"[plugins] disable: there is no plugin {name!r}", hint=hint)
+
+    def enabled(self, source: Source) -> bool:
+        return self._manager.is_registered(source.plugin)
+
+    def _note(self, name: str, problem: str) -> None:
+        self.problems[name] = f"{self.problems[name]}\n{problem}" if name in self.problems else problem
+
+    # -- what plugins add to the command line ---------------------------------------------------------------------
 
     def steps(self) -> list[tuple[Step, Source]]:
-        """The custom steps, each with the plugin that brought it."""
-        found = []
-        for source in self.sources:
-            hook = getattr(source.plugin, "etcd_steps", None)
-            if hook is not None:
-                found += [(step, source) for step in hook()]
-        return found
+        """The custom steps, each with the plugin that brought it, in the order of registration. Asked once."""
+        if self._owners is None:
+            self._owners = []
+            for source, steps in reversed(list(self._collect("etcd_steps"))):
+                for step in steps or ():
+                    if isinstance(step, Step):
+                        self._owners.append((step, source))
+                    else:
+                        kind = f"the class {step.__name__}, not an instance" if isinstance(step, type) else repr(step)
+                        self._note(source.name, f"{source.origin}: etcd_steps returned {kind}; Step was expected")
+        return self._owners
 
-    def tasks(self) -> list[Any]:
-        return [task for tasks in self._manager.hook.etcd_tasks() for task in tasks]
+    def placed(self, phases: Sequence[Step], taken: Collection[str]) -> list[Step]:
+        """The pipeline with the plugins' steps; `taken` are names of other tasks.
+
+        Steps that find no place are left out, with all others of their plugin, and become its problem.
+        """
+        steps = self.steps()
+        while True:
+            try:
+                return ordered(phases, [step for step, _ in steps], taken)
+            except Misplaced as error:
+                blamed = {source.name for step, source in steps if step in error.steps}
+                for step, source in steps:
+                    if step in error.steps:
+                        hint = f" ({error.hint})" if error.hint else ""
+                        self._note(source.name, f"{defined_at(type(step), source.origin)}: {error.message}{hint}")
+                steps = [(step, source) for step, source in steps if source.name not in blamed]
+
+    def tasks(self, taken: Collection[str]) -> list[Any]:
+        """Extra Invoke tasks and collections. A name in `taken` (or twice) becomes its plugin's problem."""
+        from invoke.collection import Collection as Tasks
+        from invoke.tasks import Task
+
+        found: dict[str, Any] = {}
+        for source, tasks in reversed(list(self._collect("etcd_tasks"))):
+            for task in tasks or ():
+                name = str(getattr(task, "name", "")).replace("_", "-")
+                if not isinstance(task, (Task, Tasks)) or not name:
+                    self._note(source.name, f"{source.origin}: etcd_tasks returned {task!r}; a task was expected")
+                elif name in taken or name in found:
+                    where = defined_at(getattr(task, "body", None), source.origin)
+                    self._note(source.name, f"{where}: there is a task {name!r} already")
+                else:
+                    found[name] = task
+        return list(found.values())
+
+    def _collect(self, hook: str) -> Iterator[tuple[Source, Any]]:
+        """As `_ask`, while tasks.py loads: an error becomes its plugin's problem."""
+        for source, function in self._implementations(hook):
+            try:
+                yield source, self._answer(source, hook, function, {})
+            except StepsError as error:
+                hint = f" ({error.hint})" if error.hint else ""
+                self._note(source.name, f"{error.message}{hint}")
+
+    # -- what plugins say about a configuration -------------------------------------------------------------------
 
     def options(self) -> dict[str, type[BaseModel]]:
-        """Plugin name → the model of its table."""
-        named = ((source.name, getattr(source.plugin, "etcd_options", None)) for source in self.sources)
-        return {name: hook() for name, hook in named if hook is not None}
+        """Plugin name → the model of its table; disabled plugins' too, so that their tables may stay."""
+        return {
+            source.name: self._answer(source, "etcd_options", source.plugin.etcd_options, {})
+            for source in self.sources
+            if "etcd_options" in source.hooks
+        }
 
     def validate(self, cluster: Cluster) -> list[Problem]:
         """What plugins find wrong with the configuration, and backends and sources that nobody has."""
         problems = [
-            Problem("plugins", message)
-            for messages in self._manager.hook.etcd_validate(cluster=cluster)
-            for message in messages
+            Problem(f"plugins.{source.name}", str(message))
+            for source, messages in self._ask("etcd_validate", cluster=cluster)
+            for message in messages or ()
         ]
-        if (
-            cluster.tls.enabled
-            and self._manager.hook.etcd_cert_backend(name=cluster.tls.backend, cluster=cluster) is None
-        ):
-            problems.append(
-                Problem("tls.backend", f"no plugin offers {cluster.tls.backend!r}", hint="invoke plugins lists them")
-            )
+        backend = cluster.tls.backend
+        hint = "invoke plugins lists what there is"
+        if cluster.tls.enabled and self._first("etcd_cert_backend", backend, cluster) is None:
+            problems.append(Problem("tls.backend", f"no plugin offers {backend!r}", hint=hint))
         for index, name in enumerate(cluster.release.sources):
-            if self._manager.hook.etcd_release_source(name=name, cluster=cluster) is None:
-                problems.append(
-                    Problem(
-                        f"release.sources[{index}]", f"no plugin offers {name!r}", hint="shipped: path, github, debian"
-                    )
-                )
+            if self._first("etcd_release_source", name, cluster) is None:
+                problems.append(Problem(f"release.sources[{index}]", f"no plugin offers {name!r}", hint=hint))
         return problems
 
+    def offered(self, source: Source, hook: str, name: str, cluster: Cluster) -> bool:
+        """Whether this plugin has the backend or the release source of that name."""
+        function = getattr(source.plugin, hook)
+        return self._answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
+
     def cert_backend(self, name: str, cluster: Cluster) -> CertBackend:
-        return self._manager.hook.etcd_cert_backend(name=name, cluster=cluster)  # type: ignore[no-any-return]  # validated
+        return cast("CertBackend", self._wanted("etcd_cert_backend", name, cluster))
 
     def release_source(self, name: str, cluster: Cluster) -> ReleaseSource:
-        return self._manager.hook.etcd_release_source(name=name, cluster=cluster)  # type: ignore[no-any-return]  # validated
+        return cast("ReleaseSource", self._wanted("etcd_release_source", name, cluster))
+
+    def _first(self, hook: str, name: str, cluster: Cluster) -> tuple[Source, Any] | None:
+        found = self._ask(hook, name=name, cluster=cluster)
+        return next(((source, answer) for source, answer in found if answer is not None), None)
+
+    def _wanted(self, hook: str, name: str, cluster: Cluster) -> Any:
+        found = self._first(hook, name, cluster)
+        if found is None:
+            raise PluginError(f"no plugin offers {name!r}", hint="invoke plugins lists what there is")
+        source, answer = found
+        return answer if source.name == SHIPPED else _Blamed(answer, self, source)
 
     def flags(self, cluster: Cluster, node: Node) -> dict[str, str]:
         """The plugins' flags for a node. Raises PluginError where two plugins set the same one."""
         flags: dict[str, str] = {}
         owner: dict[str, str] = {}
-        for source in self.sources:
-            hook = getattr(source.plugin, "etcd_flags", None)
-            if hook is None or not self._manager.is_registered(source.plugin):
-                continue
-            for flag, value in _call(source, "etcd_flags", cluster=cluster, node=node).items():
+        for source, answer in self._ask("etcd_flags", cluster=cluster, node=node):
+            for flag, value in (answer or {}).items():
                 if flag in owner:
                     raise PluginError(f"the plugins {owner[flag]} and {source.name} both set --{flag} on {node.name}")
-                owner[flag], flags[flag] = source.name, value
+                owner[flag], flags[flag] = source.name, str(value)
         return flags
 
     def template_dirs(self, cluster: Cluster) -> list[Path]:
-        return [path for paths in self._manager.hook.etcd_template_dirs(cluster=cluster) for path in paths]
+        return [Path(path) for _, paths in self._ask("etcd_template_dirs", cluster=cluster) for path in paths or ()]
 
-    def checks(self, cluster: Cluster, node: Node) -> list[Check]:
-        return [check for checks in self._manager.hook.etcd_checks(cluster=cluster, node=node) for check in checks]
+    # -- what plugins do while steps run --------------------------------------------------------------------------
 
     def before(self, step: str, cluster: Cluster, nodes: Sequence[Node]) -> None:
-        self._each("etcd_before_step", step=step, cluster=cluster, nodes=nodes)
+        """The step begins. Raises what a plugin raises: the step is not run."""
+        self._running = step
+        for _ in self._ask("etcd_before_step", step=step, cluster=cluster, nodes=nodes):
+            pass
 
-    def after(self, step: str, cluster: Cluster, nodes: Sequence[Node], error: BaseException | None) -> None:
-        self._each("etcd_after_step", step=step, cluster=cluster, nodes=nodes, error=error)
+    def after(
+        self, step: str, cluster: Cluster, nodes: Sequence[Node], error: BaseException | None
+    ) -> list[StepsError]:
+        """The step ended, well or with `error`. Every plugin hears of it; what they raise is returned."""
+        arguments = {"step": step, "cluster": cluster, "nodes": nodes, "error": error}
+        failures = []
+        for source, function in self._implementations("etcd_after_step"):
+            try:
+                self._answer(source, "etcd_after_step", function, arguments)
+            except StepsError as failure:
+                failures.append(failure)
+        self._running = ""
+        return failures
 
     def before_restart(self, cluster: Cluster, node: Node) -> None:
-        self._each("etcd_before_restart", cluster=cluster, node=node)
+        for _ in self._ask("etcd_before_restart", cluster=cluster, node=node):
+            pass
 
-    def _each(self, hook: str, **arguments: Any) -> None:
-        """A hook of every plugin, one by one, so that an error names its plugin."""
-        for source in self.sources:
-            if hasattr(source.plugin, hook) and self._manager.is_registered(source.plugin):
-                _call(source, hook, **arguments)
+    def checks(self, cluster: Cluster, node: Node) -> list[Check]:
+        """The plugins' checks of a node; what one raises names its plugin and the node."""
+
+        def guarded(source: Source, check: Check) -> Check:
+            def run(ctx: Any) -> str | None:
+                with self.blamed(source, f"check {check.name!r}", node.name):
+                    return check.run(ctx)
+
+            return replace(check, run=run)
+
+        asked = self._ask("etcd_checks", cluster=cluster, node=node)
+        return [guarded(source, check) for source, checks in asked for check in checks or ()]
+
+    @contextmanager
+    def answering(self, step: Step, part: str, node: str = "") -> Iterator[None]:
+        """While a method of a step runs: a plugin's step answers for what it raises, a phase of ours does not."""
+        source = next((source for known, source in self.steps() if known is step), None)
+        if source is None:
+            yield
+            return
+        with self.blamed(source, f"{type(step).__name__}.{part}", node, step.name):
+            yield
+
+    # -- the one place where plugins are called -------------------------------------------------------------------
+
+    def _implementations(self, hook: str) -> Iterator[tuple[Source, Callable[..., Any]]]:
+        """In pluggy's order: the last registered first, `tryfirst` and `trylast` heeded."""
+        named = {source.name: source for source in self.sources}
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            yield named[implementation.plugin_name], implementation.function
+
+    def _ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Source, Any]]:
+        for source, function in self._implementations(hook):
+            yield source, self._answer(source, hook, function, arguments)
+
+    def _answer(self, source: Source, hook: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """One plugin's answer to a hook, of which it may take fewer arguments. Raises StepsError, in its name."""
+        node, step = arguments.get("node"), arguments.get("step", "")
+        names = signature(function).parameters
+        with self.blamed(source, hook, node.name if node else "", step):
+            answer = function(**{name: arguments[name] for name in names})
+            kind = _ANSWERS.get(hook)
+            if answer is not None and kind is not None and not isinstance(answer, kind):
+                raise TypeError(f"returned {answer!r}, a {kind.__name__} was expected")
+            return answer
+
+    @contextmanager
+    def blamed(self, source: Source, part: str, node: str = "", step: str = "") -> Iterator[None]:
+        """Whatever is raised inside names the plugin, its part, the step and the node.
+
+        An error of ours keeps its kind and exit code. Any other is a failed step, or, before any began, a wrong plugin.
+        """
+        if source.name == SHIPPED:
+            yield
+            return
+        step = step or self._running
+        where = f"plugin {source.name}: {part}"
+        where += (f" in step {step}" if step else "") + (f" on {node}" if node else "")
+        try:
+            yield
+        except StepsError as error:
+            error.within(where)
+            raise
+        except (Exception, SystemExit) as error:
+            kind = StepFailed if self._running else PluginError
+            raise kind(f"{where}: {located(source.origin, error)}") from error
 
 
-def _call(source: Source, hook: str, **arguments: Any) -> Any:
-    """One plugin's hook with the arguments that it asks for. What it raises is told as its own."""
-    function = getattr(source.plugin, hook)
-    wanted = inspect.signature(function).parameters
-    try:
-        return function(**{name: value for name, value in arguments.items() if name in wanted})
-    except StepsError:
-        raise
-    except Exception as error:
-        node = arguments.get("node")
-        where = f" on {node.name}" if node is not None else ""
-        at = f" in step {arguments['step']}" if "step" in arguments else ""
-        raise StepFailed(f"plugin {source.name}: {hook}{at}{where}: {error}", hint=f"see {source.origin}") from error
+class _Blamed:
+    """A plugin's backend or release source, as it is; what its methods raise is told in the plugin's name."""
 
+    def __init__(self, inner: Any, plugins: Plugins, source: Source) -> None:
+        self._inner, self._plugins, self._source = inner, plugins, source
 
-def _module(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"etcd_plugin_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
 
+        def method(*arguments: Any, **named: Any) -> Any:
+            with self._plugins.blamed(self._source, f"{type(self._inner).__name__}.{name}"):
+                return found(*arguments, **named)
 
-def _located(origin: str, error: Exception) -> str:
-    """file:line of the last frame in the plugin itself."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
-    line = f":{frames[-1].lineno}" if frames else ""
-    return f"{origin}{line}: {type(error).__name__}: {error}"
-
-
-def _wrong(origin: str, plugin: Any) -> str:
-    """What is wrong with the hooks of a module, with file and line; empty where nothing is."""
-    members: Mapping[str, Any] = vars(plugin) if isinstance(plugin, ModuleType) else dict(inspect.getmembers(plugin))
-    for name, value in members.items():
-        marked = callable(value) and getattr(value, "etcd_impl", None) is not None
-        if not (marked or (name.startswith("etcd_") and inspect.isfunction(value))):
-            continue
-        code = getattr(inspect.unwrap(value), "__code__", None)
-        where = f"{origin}:{code.co_firstlineno}" if code is not None and isinstance(plugin, ModuleType) else origin
-        if name not in SPECS:
-            near = difflib.get_close_matches(name, SPECS, 1)
-            return f"{where}: there is no hook {name}" + (f"; did you mean {near[0]}?" if near else "")
-        if not marked:
-            return f"{where}: {name} lacks the marker @hookimpl"
-        known = inspect.signature(getattr(hooks, name)).parameters
-        extra = [argument for argument in inspect.signature(value).parameters if argument not in known]
-        if extra:
-            return f"{where}: {name} takes {', '.join(known) or 'nothing'}, not {', '.join(extra)}"
-    return ""
+        return method

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,6 +36,14 @@ class Step:
         del cluster, node
         return ()
 
+    def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterable[Sequence[Node]]:
+        """The nodes that will be changed, in the groups in which that happens: all at once, if not said otherwise."""
+        del cluster, ctx
+        return (nodes,)
+
+    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        """After each batch: raises where the change did not have the effect that it should have."""
+
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """The whole step, where it is not about what a node should have."""
 
@@ -43,16 +52,28 @@ class Step:
         return type(self).run is not Step.run
 
 
-def ordered(pipeline: Sequence[Step], custom: Iterable[Step]) -> list[Step]:
+class Misplaced(PluginError):
+    """Custom steps that cannot take their place."""
+
+    def __init__(self, steps: Sequence[Step], message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.steps = tuple(steps)
+
+
+def ordered(pipeline: Sequence[Step], custom: Iterable[Step], taken: Collection[str] = ()) -> list[Step]:
     """The pipeline with each custom step beside its anchor; several at one anchor keep the order in which they came.
 
-    Raises PluginError: a name that is taken, an unknown anchor (with the nearest name), both anchors or none, a cycle.
+    Raises Misplaced: a name that is taken (by a step, or in `taken` by another task) or no name, an unknown anchor
+    (with the nearest name), both anchors or none, a cycle.
     """
     steps = {step.name: step for step in pipeline}
-    waiting = []
+    waiting: list[Step] = []
     for step in custom:
-        if step.name in steps:
-            raise PluginError(f"the step {step.name!r} exists already", hint="give it another name")
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", step.name):
+            raise Misplaced([step], f"{step.name!r} is no name for a step: a-z, 0-9 and -, a letter first")
+        if step.name in steps or step.name in taken:
+            what = "step" if step.name in steps else "task"
+            raise Misplaced([step], f"there is a {what} {step.name!r} already", hint="give it another name")
         steps[step.name] = step
         waiting.append(step)
     for step in waiting:
@@ -60,7 +81,8 @@ def ordered(pipeline: Sequence[Step], custom: Iterable[Step]) -> list[Step]:
     try:
         tuple(TopologicalSorter({step.name: [step.after or step.before] for step in waiting}).static_order())
     except CycleError as error:
-        raise PluginError(f"the steps {' -> '.join(error.args[1])} wait for each other") from None
+        circle = [step for step in waiting if step.name in error.args[1]]
+        raise Misplaced(circle, f"the steps {' -> '.join(error.args[1])} wait for each other") from None
     line = list(pipeline)
     while waiting:
         for step in tuple(waiting):
@@ -85,10 +107,10 @@ def _behind(line: Sequence[Step], at: int, anchor: str) -> int:
 
 def _check_anchor(step: Step, known: Iterable[str]) -> None:
     if bool(step.after) == bool(step.before):
-        raise PluginError(f"the step {step.name!r} needs either `after` or `before`")
+        raise Misplaced([step], f"the step {step.name!r} needs either `after` or `before`")
     anchor = step.after or step.before
     names = [name for name in known if name != step.name]
     if anchor not in names:
         near = difflib.get_close_matches(anchor, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        raise PluginError(f"the step {step.name!r} wants to run beside {anchor!r}, which does not exist", hint=hint)
+        raise Misplaced([step], f"the step {step.name!r} runs beside {anchor!r}, which does not exist", hint=hint)

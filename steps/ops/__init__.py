@@ -6,8 +6,9 @@ from steps.ops.client import client
 from steps.ops.contents import contents
 from steps.ops.init import init
 from steps.ops.plan import plan
+from steps.ops.plugins import plugin__new, plugins
 from steps.ops.reset import reset
 from steps.ops.status import status
 from steps.ops.stop import stop
 
-OPERATIONS = (plan, status, stop, reset, client, init, contents)
+OPERATIONS = (plan, status, stop, reset, client, init, plugins, plugin__new, contents)

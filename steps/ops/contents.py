@@ -20,5 +20,3 @@ def contents(c: Any) -> None:
     lines += ["", "invoke --help TASK tells its options; invoke --dry TASK only says what it would change."]
     for line in lines:
         c.command.report.line(line)
-    for problem in house.plugins.problems.values():
-        c.command.report.warn(f"broken plugin: {problem}")

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from steps.core import pki, store
+from steps.core.authority import shared_ca
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, StepFailed
 
@@ -26,7 +27,7 @@ class Builtin:
         """The CA certificate(s), PEM; made on first use, with its key, in one rename. Never replaces anything.
 
         Without its key the certificate is still returned: all but issuing goes on. So it is where this backend has
-        nothing, but the cluster trusts a CA already (the ca.pem beside `request.dir`): a second CA would help nobody.
+        nothing, but the cluster trusts a CA already: a second CA would help nobody, and one is shared where possible.
         Raises CertificateError where the key is there without its certificate, or is not this certificate's.
         """
         self._dir = request.dir
@@ -43,8 +44,7 @@ class Builtin:
                 [f"a CA key without its certificate {cert.name}; neither is ever replaced"],
                 hint=f"restore {cert} from a backup (every node has it as ca.pem)",
             )
-        trusted = request.dir.parent / "ca.pem"
-        return trusted.read_bytes() if trusted.exists() else _create(request)
+        return shared_ca(request) or _create(request)
 
     def sign(self, csr: bytes, profile: LeafProfile) -> bytes:
         """The leaf, PEM. Its names and usages come from the profile, the public key from the request.

@@ -116,12 +116,23 @@ def test_the_trusted_ca_is_never_replaced(tmp_path: Path) -> None:
 def test_a_trusted_ca_is_not_made_again_where_the_backend_lost_or_never_had_its_own(tmp_path: Path) -> None:
     kept, _ = opened(tmp_path / "work")
     trusted = kept.ca()
+    (tmp_path / "work/ca/builtin/ca-key.pem").unlink()
     again, builtin = opened(tmp_path / "work", backend="other")
     assert again.ca() == trusted
     assert list((tmp_path / "work" / "ca" / "other").iterdir()) == []
     with pytest.raises(CertificateError, match="the CA's key is missing") as caught:
         again.issue("etcd-1", MEMBER, KEY, builtin.sign)
     assert "the backend before" in caught.value.hint
+
+
+def test_a_trusted_ca_is_shared_with_the_backend_that_comes_next(tmp_path: Path) -> None:
+    before = issued(tmp_path / "work")
+    kept, builtin = opened(tmp_path / "work", backend="other")
+    pair = kept.issue("etcd-1", MEMBER, KEY, builtin.sign)
+    assert pki.read(pair.cert)[0].issuer == pki.read(before.cert)[0].issuer
+    keys = [tmp_path / "work/ca" / backend / "ca-key.pem" for backend in ("builtin", "other")]
+    assert keys[0].samefile(keys[1])
+    assert_private(tmp_path / "work")
 
 
 def test_unfit_cas_are_not_adopted_and_a_key_in_the_file_is_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""All that a plugin imports. What is heavy (cryptography, downloads, apt) is loaded when it is first named.
+
+Import the capitalised types and `hookimpl` at a plugin's top; import `pki`, `download`, `unpacked` and other helpers
+inside the functions that use them, so that `invoke --list` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from steps.core.contracts import CARequest, CertBackend, Check, LeafProfile, Release, ReleaseSource
+from steps.core.errors import (
+    CertificateError,
+    Pending,
+    PluginError,
+    Refused,
+    SourceUnavailable,
+    StepFailed,
+    StepsError,
+    Unhealthy,
+)
+from steps.core.hooks import hookimpl
+from steps.core.model import Cluster, Node
+from steps.core.resources import Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.step import Step
+
+if TYPE_CHECKING:
+    from steps.core import pki, tarball
+    from steps.core.authority import shared_ca
+    from steps.core.binaries import own_arch, run
+    from steps.core.context import Context
+    from steps.core.look import Look
+    from steps.core.releases import TarballRelease
+    from steps.core.session import Result
+    from steps.core.store import Store, private_directory, replace
+    from steps.core.web import download
+    from steps.shipped.debian import unpacked
+
+_LATER = {
+    "Context": "steps.core.context",
+    "Look": "steps.core.look",
+    "Result": "steps.core.session",
+    "Store": "steps.core.store",
+    "TarballRelease": "steps.core.releases",
+    "download": "steps.core.web",
+    "own_arch": "steps.core.binaries",
+    "private_directory": "steps.core.store",
+    "replace": "steps.core.store",
+    "run": "steps.core.binaries",
+    "shared_ca": "steps.core.authority",
+    "unpacked": "steps.shipped.debian",
+}
+_MODULES = {"pki": "steps.core.pki", "tarball": "steps.core.tarball"}
+
+__all__ = [
+    "Block",
+    "CARequest",
+    "CertBackend",
+    "CertificateError",
+    "Check",
+    "Cluster",
+    "Command",
+    "Context",
+    "Directory",
+    "File",
+    "LeafProfile",
+    "Look",
+    "Node",
+    "Pending",
+    "PluginError",
+    "Promise",
+    "Refused",
+    "Release",
+    "ReleaseSource",
+    "Resource",
+    "Result",
+    "Service",
+    "SourceUnavailable",
+    "Step",
+    "StepFailed",
+    "StepsError",
+    "Store",
+    "Symlink",
+    "TarballRelease",
+    "Unhealthy",
+    "User",
+    "download",
+    "hookimpl",
+    "own_arch",
+    "pki",
+    "private_directory",
+    "replace",
+    "run",
+    "shared_ca",
+    "tarball",
+    "unpacked",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"steps.api has no {name!r}")
