@@ -1,0 +1,353 @@
+"""The generated scripts, run for real by this machine's `sh`: what was staged, renamed, kept and removed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from clusters import on_loopback
+
+from steps.core.apply import CHECK_FAILED, STAGED, Upload, apply_script
+from steps.core.compare import Change, changes
+from steps.core.look import Entry, Look, look_script, parse
+from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.session import LocalPipe, Result, Session, shell_command
+
+CLUSTER = on_loopback()
+EMPTY = Look(entries={}, facts={})
+
+
+def looked(resources: list[Resource]) -> Look:
+    script = look_script(CLUSTER, CLUSTER.nodes[0], resources)
+    return parse(run(Upload(script, (), 0)).out, resources)
+
+
+def upload(resources: list[Resource], look: Look = EMPTY) -> Upload:
+    return apply_script(changes(resources, look, owners=False), look, owners=False)
+
+
+def run(given: Upload, payload: Iterable[bytes] | None = None) -> Result:
+    session = Session(LocalPipe(shell_command(lock=None, holder="me")))
+    try:
+        return session.run(given.script, given.chunks() if payload is None else payload, deadline=20)
+    finally:
+        session.close()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def leftovers(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.name.startswith(STAGED)]
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Iterator[Blob]:
+    content = os.urandom(700_000) + bytes(300_000)
+    folder = tmp_path.with_name(f"{tmp_path.name}-cache")
+    folder.mkdir()
+    plain, packed = folder / "etcd", folder / "etcd.gz"
+    plain.write_bytes(content)
+    packed.write_bytes(gzip.compress(content))
+    yield Blob(plain, hashlib.sha256(content).hexdigest(), packed)
+    shutil.rmtree(folder)
+
+
+def test_everything_is_made_and_then_nothing_differs(tmp_path: Path, blob: Blob) -> None:
+    odd = tmp_path / 'it\'s a "dir" $HOME é'
+    resources: list[Resource] = [
+        Directory(f"{odd}/data", 0o700),
+        File(f"{odd}/deep/er/unit", "[Unit]\n%n $x `y`\nno newline at the end", 0o644),
+        File(f"{odd}/key", b"\x00\xff binary\n", 0o600, secret=True),
+        File(f"{odd}/empty", ""),
+        File(f"{odd}/bin/etcd", blob, 0o755),
+        Symlink(f"{odd}/live", "gen-1"),
+        Symlink(f"{odd}/-dashed link", "-gen"),
+        Block(f"{odd}/hosts", "etcd-steps demo", "10.0.0.1 etcd-1\n"),
+        Command(("touch", f"{odd}/made by a command"), f"test -e '{tmp_path}/nowhere'"),
+    ]
+    given = upload(resources)
+    result = run(given)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines() == [f"ok {index}" for index in range(len(resources))]
+    assert given.size == sum(map(len, given.chunks()))
+    assert (odd / "deep/er/unit").read_text().endswith("no newline at the end")
+    assert (odd / "key").read_bytes() == b"\x00\xff binary\n"
+    assert (odd / "bin/etcd").read_bytes() == blob.path.read_bytes()
+    assert (odd / "-dashed link").readlink() == Path("-gen")
+    assert (odd / "made by a command").exists()
+    assert [mode(odd / name) for name in ("data", "deep/er/unit", "key", "bin/etcd")] == [0o700, 0o644, 0o600, 0o755]
+    assert mode(odd / "deep") == 0o755, "a parent that nobody declared can be entered by the service"
+    assert leftovers(tmp_path) == []
+    assert changes(resources[:-1], looked(resources[:-1]), owners=False) == []
+
+
+def test_a_file_is_replaced_by_rename(tmp_path: Path) -> None:
+    target = tmp_path / "etcd"
+    target.write_text("old")
+    with target.open() as living:
+        assert run(upload([File(str(target), "new", 0o755)])).ok
+        assert (living.read(), target.read_text()) == ("old", "new")
+
+
+def test_a_running_binary_can_be_replaced(tmp_path: Path) -> None:
+    binary = tmp_path / "sleep"
+    shutil.copy("/bin/sleep", binary)
+    process = subprocess.Popen([binary, "600"])
+    try:
+        assert run(upload([File(str(binary), "#!/bin/sh\n", 0o755)])).ok
+        assert binary.read_text() == "#!/bin/sh\n"
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_links_are_swapped_whatever_they_pointed_to(tmp_path: Path) -> None:
+    (tmp_path / "gen-1").mkdir()
+    (tmp_path / "gen-1" / "inside").touch()
+    link = tmp_path / "live"
+    link.symlink_to("gen-1")
+    assert run(upload([Symlink(str(link), "gen-2")])).ok
+    assert link.readlink() == Path("gen-2")
+    assert (tmp_path / "gen-1" / "inside").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gen-1", "live"]
+
+
+def test_a_link_that_stands_for_a_file_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "unit").symlink_to("precious")
+    assert run(upload([File(str(tmp_path / "unit"), "new")])).ok
+    assert not (tmp_path / "unit").is_symlink()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_only_mode_differs_nothing_is_sent(tmp_path: Path) -> None:
+    target = tmp_path / "unit"
+    target.write_text("text")
+    target.chmod(0o600)
+    inode = target.stat().st_ino
+    given = upload([File(str(target), "text")], looked([File(str(target), "text")]))
+    assert given.size == 0
+    assert run(given).ok
+    assert (mode(target), target.stat().st_ino) == (0o644, inode)
+
+
+def test_a_key_is_never_readable_by_others_not_even_while_it_is_written(tmp_path: Path) -> None:
+    key = File(
+        str(tmp_path / "key"),
+        "PRIVATE" * 1000,
+        0o600,
+        secret=True,
+        check=("sh", "-c", 'stat -c %a "$1" >&2; exit 1', "x", "{}"),
+    )
+    assert run(upload([key])).err.splitlines()[0] == "600"
+    os.mkfifo(tmp_path / "go")
+    held = File(str(tmp_path / "held"), "PRIVATE" * 20_000, 0o644, secret=True)
+    given = upload([held])
+    seen: list[int] = []
+
+    def slowly() -> Iterator[bytes]:
+        whole = b"".join(given.chunks())
+        yield whole[:100_000]
+        while not (staged := leftovers(tmp_path)) or not staged[0].stat().st_size:
+            pass
+        seen.append(mode(staged[0]))
+        yield whole[100_000:]
+
+    assert run(given, slowly()).ok
+    assert seen == [0o600]
+
+
+# -- what goes wrong keeps the old --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    target = tmp_path / "etcd"
+    target.write_text("old")
+    return target
+
+
+def cut(given: Upload, at: int) -> Result | None:
+    """The upload is cut off: the other side sees the end of its stdin."""
+    process = subprocess.Popen(
+        ["sh", "-c", given.script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(b"".join(given.chunks())[:at], timeout=20)
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+@pytest.mark.parametrize("at", [0, 1, 9_999, -1])
+def test_a_truncated_text_keeps_the_old(old: Path, at: int) -> None:
+    result = cut(upload([File(str(old), "x" * 10_000)]), at)
+    assert result.code == 1
+    assert f"the upload of {old} was cut off" in result.err
+    assert old.read_text() == "old"
+    assert leftovers(old.parent) == []
+
+
+@pytest.mark.parametrize("at", [0, 1, 500_000, -1])
+def test_a_truncated_binary_keeps_the_old(old: Path, blob: Blob, at: int) -> None:
+    result = cut(upload([File(str(old), blob, 0o755)]), at)
+    assert result.code != 0
+    assert old.read_text() == "old"
+    assert leftovers(old.parent) == []
+
+
+def test_a_failing_check_keeps_the_old_and_what_follows_it(old: Path) -> None:
+    check = ("sh", "-c", 'grep -q good "$1" || { echo "unknown flag" >&2; exit 9; }', "check", "{}")
+    resources: list[Resource] = [
+        File(f"{old.parent}/first", "1"),
+        File(str(old), "bad", check=check, on_change=(f"touch {old.parent}/ran",)),
+        File(f"{old.parent}/last", "3"),
+    ]
+    result = run(upload(resources))
+    assert result.code == CHECK_FAILED
+    assert result.err.splitlines() == ["unknown flag", f"{old} was not replaced"]
+    assert result.out == "ok 0\n"
+    assert old.read_text() == "old"
+    assert sorted(path.name for path in old.parent.iterdir()) == ["etcd", "first"]
+
+
+def test_a_check_sees_the_staged_file_with_its_mode_and_none_of_the_payload(old: Path) -> None:
+    script = '[ -x "$1" ] && [ "$(cat "$1")" = new ] && [ -z "$(cat)" ]'
+    last = File(f"{old.parent}/last", "3")
+    assert run(upload([File(str(old), "new", 0o755, check=("sh", "-c", script, "x", "{}")), last])).ok
+    assert (old.parent / "last").read_text() == "3"
+
+
+def test_on_change_runs_once_after_the_files_and_only_with_a_change(old: Path) -> None:
+    log = old.parent / "log"
+    count = f"ls {old.parent} | tr '\\n' ' ' >>{log}"
+    files: list[Resource] = [File(f"{old.parent}/{name}", name, on_change=(count,)) for name in "ab"]
+    assert run(upload(files)).ok
+    assert log.read_text() == "a b etcd log "
+    assert "log" not in upload(files, looked(files)).script
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_script_that_is_told_to_end_removes_what_it_staged(old: Path, number: signal.Signals) -> None:
+    process = halfway(upload([File(str(old), "x" * 200_000)]), old.parent)
+    os.kill(process.pid, number)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=10) != 0
+    assert (leftovers(old.parent), old.read_text()) == ([], "old")
+
+
+def test_a_killed_script_keeps_the_old_and_the_next_removes_what_it_staged(old: Path) -> None:
+    given = upload([File(str(old), "x" * 200_000)])
+    process = halfway(given, old.parent)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(timeout=10)
+    assert len(leftovers(old.parent)) == 1
+    assert old.read_text() == "old"
+    assert run(given).ok
+    assert (leftovers(old.parent), old.read_text()) == ([], "x" * 200_000)
+
+
+def halfway(given: Upload, folder: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        ["sh", "-c", given.script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"".join(given.chunks())[:100_000])
+    process.stdin.flush()
+    timer = threading.Timer(10, process.kill)
+    timer.start()
+    while process.poll() is None and not any(path.stat().st_size for path in leftovers(folder)):
+        pass
+    timer.cancel()
+    assert process.poll() is None
+    return process
+
+
+def test_a_directory_in_the_way_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "etcd").mkdir()
+    (tmp_path / "etcd" / "precious").touch()
+    result = run(upload([File(str(tmp_path / "etcd"), "new")]))
+    assert result.code != 0
+    assert (tmp_path / "etcd" / "precious").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_keeps_the_old(old: Path, blob: Blob) -> None:
+    """RLIMIT_FSIZE stands in for the disk; hosts with a real small disk are in tests/hosts."""
+    given = upload([File(str(old), blob, 0o755)])
+    limited = Upload("ulimit -f 200\n" + given.script, given.payload, given.size)
+    assert not run(limited).ok
+    assert old.read_text() == "old"
+    assert run(given).ok
+    assert leftovers(old.parent) == []
+
+
+# -- blocks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_block_leaves_the_rest_and_its_mode_as_they_are(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_bytes(b"127.0.0.1 localhost\n# caf\xe9 in latin-1\n")
+    hosts.chmod(0o640)
+    block: Resource = Block(str(hosts), "etcd-steps demo", "10.0.0.1 etcd-1\n")
+    assert run(upload([block], looked([block]))).ok
+    assert hosts.read_bytes().startswith(b"127.0.0.1 localhost\n# caf\xe9 in latin-1\n# BEGIN etcd-steps demo\n")
+    assert mode(hosts) == 0o640
+    assert changes([block], looked([block]), owners=False) == []
+
+
+# -- the text of what cannot be run here --------------------------------------------------------------------------
+
+
+def text(resource: Resource, *, owners: bool = True) -> str:
+    return apply_script(
+        [Change(resource, "")], Look(entries={"/etc/hosts": Entry("file", content="")}, facts={}), owners=owners
+    ).script
+
+
+@pytest.mark.parametrize(
+    ("resource", "line"),
+    [
+        (
+            User("etcd"),
+            "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin etcd",
+        ),
+        (
+            Service("etcd.service"),
+            "systemctl --quiet enable etcd.service </dev/null\nsystemctl --quiet start etcd.service",
+        ),
+        (
+            Service("a b", enabled=False, running=False),
+            "systemctl --quiet disable 'a b' </dev/null\nsystemctl --quiet stop 'a b'",
+        ),
+        (Command(("x", "a b"), "true", {"K": "v w"}), "env 'K=v w' x 'a b' </dev/null"),
+        (Directory("/d", 0o750, "root", "etcd"), "folder /d 0750\nchown -- root:etcd /d"),
+        (File("/d/f", "x", 0o600, "etcd", "etcd"), 'chown -- etcd:etcd "$N"\nchmod 0600 -- "$N"\nplace /d/f'),
+    ],
+)
+def test_what_only_root_may_do(resource: Resource, line: str) -> None:
+    script = text(resource)
+    assert line in script
+    assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
+
+
+def test_nothing_is_chowned_where_everything_is_one_users() -> None:
+    script = text(File("/d/f", "x", owner="etcd"), owners=False) + text(Directory("/d", owner="etcd"), owners=False)
+    assert "chown -- etcd" not in script
+
+
+def test_a_promise_cannot_be_made_true() -> None:
+    with pytest.raises(TypeError, match="promised"):
+        text(File("/x", Promise("a certificate")))

@@ -1,0 +1,218 @@
+"""The protocol over one shell, against a real `sh` of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from steps.core.session import LocalPipe, Result, Session, SessionError, shell_command
+
+Open = Callable[..., Session]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    sessions: list[Session] = []
+
+    def start(
+        lock: Path | None = None, holder: str = "me", *, password: str | None = None, before: str = ""
+    ) -> Session:
+        pipe = LocalPipe(before + shell_command(lock=str(lock) if lock else None, holder=holder))
+        try:
+            session = Session(pipe, password=password, deadline=5)
+        except SessionError:
+            pipe.close()
+            raise
+        sessions.append(session)
+        return session
+
+    yield start
+    for session in sessions:
+        session.close()
+
+
+def run(session: Session, script: str, payload: tuple[bytes, ...] = (), deadline: float = 10) -> Result:
+    return session.run(script, payload, deadline=deadline)
+
+
+def eventually(attempt: Callable[[], Session]) -> Session | None:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        with contextlib.suppress(SessionError):
+            return attempt()
+    return None
+
+
+SCRIPTS = {
+    "nothing": ("", "", ""),
+    "a word": ("echo hi", "hi\n", ""),
+    "no newline at the end": ("printf hi", "hi", ""),
+    "newlines at both ends": ("printf '\\n\\nhi\\n\\n'", "\n\nhi\n\n", ""),
+    "stderr apart": ("echo out; echo err >&2", "out\n", "err"),
+    "several lines": ("for i in 1 2; do\n  echo $i\ndone\n", "1\n2\n", ""),
+    "quotes": ("""printf %s 'a"b' "c'd" '$x' \\\\""", """a"bc'd$x\\""", ""),
+    "not ASCII": ("printf é; printf ü >&2", "é", "ü"),
+    "bytes that are no text": ("printf '\\377\\001'", "\udcff\x01", ""),
+    "what looks like a frame": ("printf '\\nsteps-0123456789abcdef 0 0\\n'", "\nsteps-0123456789abcdef 0 0\n", ""),
+    "umask": ("umask", "0077\n", ""),
+    "a shell of its own each": ("x=1; cd /; exec 2>&1", "", ""),
+}
+
+
+@pytest.mark.parametrize(("script", "out", "err"), SCRIPTS.values(), ids=SCRIPTS)
+def test_a_script_says_what_it_says(opened: Open, script: str, out: str, err: str) -> None:
+    session = opened()
+    for _ in range(2):
+        assert run(session, script) == Result(0, out, err)
+    assert run(session, 'echo "$x$PWD"').out == f"{Path.cwd()}\n"
+
+
+def test_many_scripts_share_one_shell(opened: Open) -> None:
+    session = opened()
+    shells = {run(session, "echo $PPID $$").out for _ in range(20)}
+    assert len(shells) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 3_000_001])
+def test_a_payload_arrives_byte_for_byte(opened: Open, tmp_path: Path, size: int) -> None:
+    session, sent = opened(), list[int]()
+    payload = os.urandom(size)
+    chunks = [payload[at : at + 100_000] for at in range(0, size, 100_000)]
+    script = f"head -c {size} >{tmp_path}/got; echo done"
+    assert session.run(script, chunks, deadline=20, sent=lambda done, _: sent.append(done)) == Result(0, "done\n", "")
+    assert (tmp_path / "got").read_bytes() == payload
+    assert sent[-1:] == ([size] if size else [])
+    assert run(session, "echo next").out == "next\n", "nothing of the payload is left over"
+
+
+def test_much_output_and_much_stderr(opened: Open) -> None:
+    result = run(opened(), "head -c 1000000 /dev/zero | tr '\\0' o; head -c 70000 /dev/zero | tr '\\0' e >&2")
+    assert (len(result.out), len(result.err)) == (1_000_000, 70_000)
+
+
+@pytest.mark.parametrize("size", [0, 5, 65536, 1_000_000])
+def test_a_sink_gets_the_bytes_and_the_result_does_not(opened: Open, size: int) -> None:
+    session, sink = opened(), io.BytesIO()
+    result = session.run(f"head -c {size} /dev/zero; echo warned >&2", deadline=10, sink=sink)
+    assert sink.getvalue() == bytes(size)
+    assert result == Result(0, "", "warned")
+    assert run(session, "echo next").out == "next\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 7", 7), ("false", 1), ("set -e; false; echo no", 1), ("no-such-command", 127)]
+)
+def test_a_failed_script_gives_its_code_and_ends_the_session(opened: Open, script: str, code: int) -> None:
+    session = opened()
+    result = run(session, f"echo before; echo why >&2; {script}")
+    assert result.code == code
+    assert result.out == "before\n"
+    assert result.err.startswith("why")
+    assert not result.ok
+    assert session.closed
+
+
+def test_a_script_that_fails_before_it_reads_its_payload_is_heard(opened: Open) -> None:
+    payload = (bytes(1 << 18) for _ in range(16))
+    result = opened().run("echo no room >&2; exit 5", payload, deadline=10)
+    assert (result.code, result.err) == (5, "no room")
+
+
+def test_a_syntax_error_is_the_scripts_own(opened: Open) -> None:
+    result = run(opened(), "if then")
+    assert result.code != 0
+    assert "yntax error" in result.err
+
+
+def test_no_answer_within_the_deadline(opened: Open, tmp_path: Path) -> None:
+    session = opened()
+    begin = time.monotonic()
+    with pytest.raises(SessionError, match="no answer within the deadline: halfway"):
+        run(session, f"echo halfway; echo $$ >{tmp_path}/pid; sleep 600", deadline=0.3)
+    assert session.closed
+    assert time.monotonic() - begin < 4
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_shell_that_dies_is_told(opened: Open) -> None:
+    session = opened()
+    with pytest.raises(SessionError, match="the remote shell ended: last words"):
+        run(session, "echo last words; kill -9 $$")
+    assert session.closed
+
+
+def test_a_shell_that_never_comes_is_told_in_its_own_words(opened: Open) -> None:
+    with pytest.raises(SessionError, match="the remote shell ended: This account is not available"):
+        opened(before="echo This account is not available; exit 1\n")
+
+
+def test_what_a_login_prints_first_does_no_harm(opened: Open) -> None:
+    session = opened(before="echo Welcome; echo ready or not\n")
+    assert run(session, "echo hi").out == "hi\n"
+
+
+def test_a_password_that_nobody_asked_for_is_no_script(opened: Open) -> None:
+    session = opened(password="5")
+    assert run(session, "echo hi") == Result(0, "hi\n", "")
+
+
+def test_no_script_and_no_password_ever_stands_in_argv(opened: Open) -> None:
+    session = opened(password="hunter2")
+    assert "MARKED-SECRET" not in run(session, "ps -eo args; : MARKED-SECRET").out
+    assert "hunter2" not in run(session, "ps -eo args").out
+
+
+# -- the node's lock ----------------------------------------------------------------------------------------------
+
+
+def test_one_writer_at_a_time_and_readers_always(opened: Open, tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "lock"
+    first = opened(lock, "anna@desk, pid 5")
+    with pytest.raises(SessionError, match="locked by anna@desk, pid 5"):
+        opened(lock, "berta")
+    assert run(opened(None), "echo read").out == "read\n"
+    assert lock.stat().st_mode & 0o777 == 0o600
+    first.close()
+    opened(lock, "it's $(free) again")
+    assert lock.read_text() == "it's $(free) again\n"
+
+
+def test_the_lock_is_gone_with_its_shell_however_that_ends(opened: Open, tmp_path: Path) -> None:
+    first = opened(tmp_path / "lock")
+    pid = int(run(first, "echo $$").out)
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: opened(tmp_path / "lock")), "the lock outlived its holder"
+
+
+def test_an_orphan_keeps_the_lock(opened: Open, tmp_path: Path) -> None:
+    """What a killed run still does on the node is not joined by the next run."""
+    lock, fifo = tmp_path / "lock", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    first = opened(lock)
+    pid = int(run(first, f"(read x <{fifo}) >/dev/null 2>&1 & echo $$").out)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(SessionError, match="locked by"):
+        opened(lock)
+    fifo.write_text("end\n")
+    assert eventually(lambda: opened(lock)), "the lock outlived the orphan"
+
+
+def test_a_lock_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SessionError, match=r"the remote shell ended: .*file"):
+        opened(tmp_path / "file" / "lock")
+
+
+def test_the_shell_text_is_posix(tmp_path: Path) -> None:
+    text = shell_command(lock="/run/a lock", holder="x'y")
+    assert subprocess.run(["sh", "-n", "-c", text], check=False).returncode == 0
