@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from invoke.parser.argument import Argument
 from invoke.tasks import Call, Task
 
 from steps.core.errors import UsageError
@@ -41,6 +42,14 @@ class HouseTask(Task[Any]):
     writes: bool = False
     options: frozenset[str] = frozenset()
 
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:  # noqa: FBT001  Invoke's signature
+        """The options. Invoke lets a list stand without a value: `--node` alone would then mean all nodes."""
+        arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.kind is list:
+                argument.raw_value = None
+        return arguments
+
 
 def task(*, writes: bool = False, steps: tuple[str, ...] = (), **helps: str) -> Callable[[Body], Body]:
     """Marks a function of steps/ops as a task; `steps`: what it runs of the pipeline; `helps`: its options' help."""
@@ -55,13 +64,16 @@ def task(*, writes: bool = False, steps: tuple[str, ...] = (), **helps: str) -> 
 def selection(calls: Sequence[Call], option: str) -> Any:
     """The one value of an option on the whole command line; None where it is not given.
 
-    Raises UsageError where two tasks were given different ones.
+    Raises UsageError where two tasks were given different ones, and where a list names nothing (`--node "$UNSET"`).
     """
     values = []
     for call in calls:
         value = call.kwargs.get(option)
         if isinstance(value, list):
+            given = bool(value)
             value = tuple(name.strip() for item in value for name in item.split(",") if name.strip())
+            if given and not value:
+                raise UsageError(f"--{option} names nothing", hint=f"leave --{option} out for all")
         if value and value not in values:
             values.append(value)
     if len(values) > 1:

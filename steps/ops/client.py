@@ -11,8 +11,9 @@ from steps.core.house import task
 
 @task(
     writes=True,
+    name="whose it is; names the files, too",
     cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given",
-    out="a directory; it is made",
+    out="the directory; it is made where it is missing",
 )
 def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = None) -> None:
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""

@@ -14,7 +14,7 @@ from steps.core.house import task
     nodes="etcd-1=10.0.0.1,etcd-2=10.0.0.2,…",
     name="the cluster's name",
     user="the SSH user; with another than root, sudo is used",
-    force="",
+    out="the file; one that exists is not written over",
 )
 def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = "etcd.toml") -> None:
     """Write an etcd.toml for hosts of your own, reached over SSH"""
@@ -32,10 +32,9 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
         with file.open("x") as stream:
             stream.write(text)
     except FileExistsError:
-        raise Refused(
-            f"{file} exists and is not written over", hint="--out another-file.toml, then --config it"
-        ) from None
-    c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan")
+        raise Refused(f"{file} exists and is not written over", hint="--out hosts.toml") from None
+    named = "" if file == c.command.house.config_file(None) else f" --config {out}"
+    c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan{named}")
 
 
 def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:

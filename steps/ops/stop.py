@@ -16,7 +16,7 @@ def stop(c: Any, node: list[str] | None = None, config: str | None = None, yes: 
     del node, config
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
-    if cluster.systemd and len(cluster.nodes) - len(nodes) < cluster.quorum:
+    if not ctx.dry and cluster.systemd and len(cluster.nodes) - len(nodes) < cluster.quorum:
         confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
 
     def halt(each: Any) -> None:

@@ -1,0 +1,56 @@
+"""init: a file that is valid as it stands, and a next command that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from steps.core import config
+from steps.core.errors import ConfigError, Refused, UsageError
+from steps.ops.init import init
+
+NODES = "etcd-1=10.0.0.1, etcd-2=10.0.0.2,etcd-3=fd00::3"
+
+
+def written(file: Path, *, default: Path, nodes: str = NODES, **options: str) -> list[str]:
+    lines: list[str] = []
+    house: Any = SimpleNamespace(config_file=lambda _chosen: default)
+    command = SimpleNamespace(house=house, report=SimpleNamespace(line=lines.append))
+    init(SimpleNamespace(command=command), nodes=nodes, out=str(file), **options)
+    return lines
+
+
+def test_what_is_written_is_a_cluster(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.toml"
+    written(file, default=file, name="prod", user="ops")
+    cluster = config.load(file)
+    assert [(node.name, node.ip) for node in cluster.nodes][2] == ("etcd-3", "fd00::3")
+    assert (cluster.name, cluster.ssh.user, cluster.ssh.sudo, cluster.systemd) == ("prod", "ops", True, True)
+
+
+def test_the_next_command_names_the_file_unless_it_is_the_one_that_is_read_anyway(tmp_path: Path) -> None:
+    default, other = tmp_path / "etcd.toml", tmp_path / "hosts.toml"
+    assert written(default, default=default)[0].endswith("Next: invoke plan")
+    assert written(other, default=default)[0].endswith(f"Next: invoke plan --config {other}")
+
+
+def test_no_file_is_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "etcd.toml"
+    file.write_text("mine")
+    with pytest.raises(Refused, match="not written over"):
+        written(file, default=file)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error"),
+    [("", UsageError), ("etcd-1", UsageError), ("=10.0.0.1", UsageError), ("etcd-1=10.0.0.300", ConfigError)],
+)
+def test_what_describes_no_cluster_is_not_written(nodes: str, error: type[Exception], tmp_path: Path) -> None:
+    file = tmp_path / "etcd.toml"
+    with pytest.raises(error):
+        written(file, default=file, nodes=nodes)
+    assert not file.exists()
