@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from steps.core import upgrade
 from steps.core.binaries import BINARIES
 from steps.core.resources import Content, File, Promise, Resource
 from steps.core.step import Step
@@ -27,6 +28,7 @@ class Distribute(Step):
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         del cluster
+        upgrade.secure(ctx, nodes)
         for arch in {ctx.arch(node) for node in nodes}:
             staged = ctx.release(arch) if ctx.dry else ctx.fetch(arch)
             if staged is not None:

@@ -20,6 +20,7 @@ SKEW = 1  # seconds between a node's clock and ours
 BACKDATED = 3600  # seconds before its making at which a certificate starts, at most
 WAL_PREALLOCATION = 2 * 64 << 20  # etcd preallocates two segments of 64 MB
 BINARIES_SIZE = 100 << 20
+FIT_FOR_3_6 = (3, 5, 32)  # below it, members that were removed can come back after the upgrade
 
 
 def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
@@ -196,12 +197,20 @@ def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
         yield f"etcd {seen} has written this member's data: {wanted} cannot read it. Restore a snapshot to go back"
     elif then[0] != now[0] or then[1] > now[1] + 1:
         yield f"etcd {seen} -> {wanted} skips a minor release: go by {now[0]}.{now[1] + 1} first"
+    elif then != now and look.process is None:
+        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen} first, a snapshot must be saved"
+    elif (now, then) == ((3, 5), (3, 6)) and _number(seen) < FIT_FOR_3_6:
+        yield f"etcd {seen} -> {wanted}: 3.6 wants every member on {_dotted(FIT_FOR_3_6)} or later first (etcd-io/etcd#20793)"
     elif (now, then) == ((3, 4), (3, 5)) and look.process is not None:
         answer = ctx.sh(
             node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true"
         )
         if "Authentication Status: true" in answer.out:
             yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+
+
+def _dotted(number: tuple[int, ...]) -> str:
+    return ".".join(map(str, number))
 
 
 def _number(version: str) -> tuple[int, ...]:
