@@ -198,9 +198,9 @@ def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     elif then[0] != now[0] or then[1] > now[1] + 1:
         yield f"etcd {seen} -> {wanted} skips a minor release: go by {now[0]}.{now[1] + 1} first"
     elif then != now and look.process is None:
-        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen} first, a snapshot must be saved"
+        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
     elif (now, then) == ((3, 5), (3, 6)) and _number(seen) < FIT_FOR_3_6:
-        yield f"etcd {seen} -> {wanted}: 3.6 wants every member on {_dotted(FIT_FOR_3_6)} or later first (etcd-io/etcd#20793)"
+        yield f"etcd {seen} -> {wanted}: go by {_dotted(FIT_FOR_3_6)} or later first (etcd-io/etcd#20793)"
     elif (now, then) == ((3, 4), (3, 5)) and look.process is not None:
         answer = ctx.sh(
             node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true"
