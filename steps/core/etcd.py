@@ -13,7 +13,7 @@ from steps.core.look import quoted
 from steps.core.model import Cluster, Node
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
-STATUS_TIMEOUT = 3  # seconds for one endpoint: they are asked one after the other, and who is down must not hide the rest
+STATUS_TIMEOUT = 3  # seconds of one endpoint: they are asked in turn, and those that are down must not hide the rest
 CLIENT_NAME = "operator"
 T = TypeVar("T")
 _ANSWER = re.compile(r"answer (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
@@ -86,14 +86,22 @@ def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
     return own, f"{scheme}://127.0.0.1:{node.client_port}"
 
 
+_ASK = 'ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf \'answer %s %s %s\\n%s\\n\' $n $? ${#o} "$o"; }\n'
+
+
+def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:
+    """The member list alone, from whichever of `endpoints` answers first; `parse` reads it."""
+    words = quoted([f"--endpoints={','.join(endpoints)}", f"--command-timeout={STATUS_TIMEOUT}s"])
+    return f"{ctl(cluster, node)}{_ASK}ask members {words} -w json member list\ntrue\n"
+
+
 def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
     """Status and health of `endpoints`; member list and alarms; with `probe` (a key) a write, a read and hashes."""
     everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)
     all_words, some = quoted([f"--endpoints={everyone}"]), quoted([f"--endpoints={','.join(endpoints)}"])
     own = quoted([f"--endpoints={cluster.client_url(node)}"])
     lines = [
-        ctl(cluster, node)
-        + 'ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf \'answer %s %s %s\\n%s\\n\' $n $? ${#o} "$o"; }',
+        ctl(cluster, node) + _ASK,
         f"ask status {some} --command-timeout={STATUS_TIMEOUT}s -w json endpoint status",
         f"ask health {some} endpoint health",
     ]
@@ -110,7 +118,7 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
             f"o=$(ctl {own} get --print-value-only {key} 2>&1)",
             '[ "$o" = "$v" ] && echo "read=same" || echo "read=$o"; fi',
             'r=${w#*\\"revision\\":}; r=${r%%[!0-9]*}',
-            f'ask hashes {all_words} --command-timeout={STATUS_TIMEOUT}s -w json endpoint hashkv --rev="${{r:-0}}"',
+            f'ask hashes {all_words} -w json endpoint hashkv --rev="${{r:-0}}"',
             f'[ $g != 0 ] || ctl {own} lease revoke "$l" >/dev/null 2>&1',
         ]
     return "\n".join([*lines, "true"]) + "\n"

@@ -132,7 +132,9 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
         lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted(paths)} 2>/dev/null")
     files = [r.path for r in resources if isinstance(r, File)]
     if files:
-        lines.append(f"sha256sum -- {quoted(files)} 2>/dev/null")
+        # A pipe or a device in a file's place would never end.
+        lines.append(f'set --; for f in {quoted(files)}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
+        lines.append('[ $# = 0 ] || sha256sum -- "$@" 2>/dev/null')
     for index, resource in enumerate(resources):
         if isinstance(resource, Symlink):
             lines.append(f"link {index} {shlex.quote(resource.path)}")
