@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import flags
 from steps.core.errors import Refused, StepFailed, StepsError, Unhealthy
-from steps.core.etcd import View, ctl
+from steps.core.etcd import View, ctl, members_script, parse
 from steps.core.gate import ask, healthy, problems, wait_open
 from steps.core.look import UNIT_DIGEST, Look
 from steps.core.places import unit_file
@@ -70,7 +70,7 @@ def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
     Raises Refused for a member whose data vanished, Unhealthy where members outside the selection are still missing.
     """
     cluster = ctx.cluster
-    _refuse_vanished(ctx, nodes, stopped)
+    _refuse_vanished(ctx, stopped)
     ctx.each(stopped, lambda node: _script(ctx, node, start_script(cluster, node)))
     for node in stopped:
         ctx.change("etcd is started", node)
@@ -164,7 +164,7 @@ def vanished(node: Node, look: Look) -> str:
     return f"no member's data in {' and '.join(gone)}" if gone else ""
 
 
-def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
+def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
     """An empty node is a new member only where the cluster does not know it yet.
 
     The preflight has refused it where the cluster was once healthy. Before that, a member that never started is known
@@ -174,11 +174,10 @@ def _refuse_vanished(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node
     empty = [node for node in stopped if vanished(node, ctx.look(node))]
     if not empty or len(stopped) == len(cluster.nodes):
         return
-    running = [node for node in nodes if node not in stopped]
-    view = ask(ctx, (running or empty)[0], [cluster.client_url(node) for node in cluster.nodes if node not in empty])
-    published = {member.name for member in view.members or () if member.client_urls}
-    answering = bool(view.statuses)
-    lost = [node.name for node in empty if node.name in published or (answering and view.members is None)]
+    others = [cluster.client_url(node) for node in cluster.nodes if node not in empty]
+    members = parse(ctx.sh(empty[0], members_script(cluster, empty[0], others)).out).members
+    published = {member.name for member in members or () if member.client_urls}
+    lost = [node.name for node in empty if node.name in published]
     if lost:
         raise Refused(f"{', '.join(lost)}: {VANISHED}", hint=REPLACE)
 
