@@ -1,0 +1,60 @@
+"""docs/operations.md, typed: every command in it runs, in its order, on a cluster of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """A directory that looks like a clone, with the shipped etcd.toml on other ports; its members end with the test."""
+    for name in ("tasks.py", "invoke.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    ports = iter(free_ports(6))
+    text = re.sub(
+        r"(?m)^(client_port|peer_port) = \d+", lambda m: f"{m[1]} = {next(ports)}", (ROOT / "etcd.toml").read_text()
+    )
+    (tmp_path / "etcd.toml").write_text(text)
+    yield tmp_path
+    for file in tmp_path.glob(".etcd/demo/nodes/*/etcd.pid"):
+        with suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def typed(script: str, clone: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
+    env = {**kept, "PATH": f"{PROGRAMS}:{kept['PATH']}", "ETCD_CONFIG": str(clone / "etcd.toml")}
+    return subprocess.run(["bash", "-e", "-c", script], cwd=clone, env=env, capture_output=True, text=True, check=False)
+
+
+def test_every_command_of_the_operations_runs(clone: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    scripts = ["invoke all", *re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    assert len(scripts) > 5
+    for script in scripts:
+        done = typed(script, clone)
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+    assert (clone / "kube" / "kube-apiserver-key.pem").stat().st_mode & 0o777 == 0o600
+    assert not (clone / ".etcd/demo/nodes/etcd-1/data").exists()
+    assert list((clone / ".etcd/demo/nodes/etcd-1").glob("data.old-*"))
