@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from steps.core.step import Step
 
 if TYPE_CHECKING:
     from invoke.tasks import Call
+
+    from steps.core.runlog import RunLog
 
 
 class Command:
@@ -47,6 +49,8 @@ class Command:
         self._done: list[str] = []
         self._current = ""
         self._lock: filelock.BaseFileLock | None = None
+        self._log: RunLog | None = None
+        self.task = ""  # the name of the one that runs
         if any("config" in task.options for task in tasks):
             _ = self.nodes  # a wrong file or an unknown node stops the command here
 
@@ -128,9 +132,11 @@ class Command:
         done = f"done: {', '.join(self._done)}; " if self._done else ""
         return f"{done}not done: {self._current}. A re-run is safe and goes on from here"
 
-    def close(self) -> None:
+    def close(self, code: int, error: str) -> None:
+        """Ends the run, whose exit code and error message are kept in the log, if it has one."""
         if "ctx" in vars(self):
             self.ctx.hosts.close()
+        self._keep(lambda log: log.end(code, error))
         if self._lock is not None:
             self._lock.release()
 
@@ -147,5 +153,25 @@ class Command:
             who = holder.read_text().strip() if holder.exists() else "unknown"
             raise Refused(f"another run works on {self.cluster.name}: {who}", hint="wait for it to end") from None
         self._lock = lock
-        me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
-        replace(holder, f"{me}\n".encode())
+        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
+        self._open_log(who)
+
+    def _open_log(self, who: str) -> None:
+        from steps.core.runlog import RunLog, command_line
+
+        names = [node.name for node in self.nodes]
+        self._log = RunLog(self.cluster.work / "log", who=who, command=command_line(self._calls), nodes=names)
+        self.report.heard = lambda kind, node, what: self._keep(
+            lambda log: log.event(kind, self._current or self.task, node, what)
+        )
+
+    def _keep(self, write: Callable[[RunLog], None]) -> None:
+        """A log that cannot be written ends no run: half of a rolling restart would be worse."""
+        if self._log is None:
+            return
+        try:
+            write(self._log)
+        except OSError as error:
+            self._log = None
+            self.report.warn(f"this run is logged no further: {error}")

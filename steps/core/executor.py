@@ -13,7 +13,7 @@ from invoke.exceptions import Exit
 from invoke.executor import Executor
 from invoke.tasks import Call
 
-from steps.core.errors import DIFFERS, INTERRUPTED, StepsError
+from steps.core.errors import DIFFERS, FAILED, INTERRUPTED, StepsError
 from steps.core.house import House, HouseTask
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class StepsExecutor(Executor):
         from steps.core.command import Command
 
         command = None
+        code, said = FAILED, "ended by a bug"  # what is raised and no StepsError
         try:
             command = Command(
                 house, self._helps(), calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password
@@ -46,20 +47,21 @@ class StepsExecutor(Executor):
                 self.config.load_collection(self.collection.configuration(call.called_as))
                 context = call.make_context(self.config)
                 context._set(command=command)  # noqa: SLF001  Invoke's own way to set what is no configuration
+                command.task = call.task.name
                 call.task(context, *call.args, **call.kwargs)
+            code, said = DIFFERS if command.differs else 0, ""
         except KeyboardInterrupt:
+            code, said = INTERRUPTED, "interrupted"
             _complain("interrupted: what had begun on a node was finished, nothing else was started", _state(command))
-            return INTERRUPTED
         except StepsError as error:
+            code, said = error.exit_code, error.message
             if debug:
                 raise
             _complain(f"error: {error.message}", f"next: {error.hint}" if error.hint else "", _state(command))
-            return error.exit_code
-        else:
-            return DIFFERS if command.differs else 0
         finally:
             if command is not None:
-                command.close()
+                command.close(code, said)
+        return code
 
     def _helps(self) -> dict[str, str]:
         tasks = {name: self.collection[name] for name in self.collection.task_names}

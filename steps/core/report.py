@@ -20,6 +20,7 @@ class Report:
     def __init__(self, stream: TextIO | None = None, *, json: bool = False) -> None:
         self._stream = stream or sys.stdout
         self.json = json
+        self.heard: Callable[[str, str, str], None] = _nobody  # of each change and warning: kind, node, message
         self._lock = Lock()
         self._phase = ""
         self._progress: Progress | None = None
@@ -37,11 +38,13 @@ class Report:
         self.line(_indented(message, node))
 
     def change(self, message: str, node: str = "", diff: str = "") -> None:
+        self.heard("change", node, message)
         self.line(_indented(message, node), "yellow")
         for line in diff.splitlines():
             self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
     def warn(self, message: str, node: str = "") -> None:
+        self.heard("warning", node, message)
         text = _indented(f"warning: {message}", node)
         if self.json:
             with self._lock:
@@ -133,6 +136,10 @@ class Report:
             else:
                 self._stream.write(text + "\n")
                 self._stream.flush()
+
+
+def _nobody(kind: str, node: str, message: str) -> None:
+    """Where nothing is kept of what was said."""
 
 
 def _indented(message: str, node: str) -> str:

@@ -1,0 +1,50 @@
+"""log: what was done to the cluster, by whom and when."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from steps.core.errors import UsageError
+from steps.core.house import task
+
+HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
+
+
+@task(count="how many runs; 10 if not said", run="one run, named as in the table: each of its changes")
+def log(c: Any, count: int = 10, run: str = "", config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+    """The last runs that could change something: who, when, what, how it ended"""
+    del config, json
+    from steps.core.runlog import runs
+
+    report, folder = c.command.report, c.command.cluster.work / "log"
+    if count < 1:
+        raise UsageError(f"--count {count}: at least 1")
+    found = [each for each in islice(runs(folder), None if run else count) if run in ("", each.run)]
+    if run and not found:
+        raise UsageError(f"--run {run}: there is no such run in {folder}", hint="invoke log")
+    report.data([{**asdict(each), "changes": each.changes, "result": each.result} for each in found])
+    if not found:
+        report.line(f"nothing has been run yet: {folder} is empty")
+        return
+    rows = [
+        (
+            each.run,
+            each.at[:19].replace("T", " "),
+            each.who,
+            each.command,
+            str(each.changes),
+            "-" if each.seconds is None else f"{each.seconds:.1f}",
+            each.result,
+        )
+        for each in found
+    ]
+    report.table(HEAD, rows)
+    if run:
+        for event in found[0].events:
+            where = " ".join(filter(None, (event["step"], event["node"])))
+            warning = "warning: " if event["event"] == "warning" else ""
+            report.line(f"  {event['at'][11:19]} {where}: {warning}{event['what']}")
+        if found[0].error:
+            report.line(found[0].error)
