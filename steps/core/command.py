@@ -51,7 +51,7 @@ class Command:
         self._lock: filelock.BaseFileLock | None = None
         self._log: RunLog | None = None
         self.task = ""  # the name of the one that runs
-        if any("config" in task.options for task in tasks):
+        if any("node" in task.options for task in tasks):
             _ = self.nodes  # a wrong file or an unknown node stops the command here
 
     @cached_property

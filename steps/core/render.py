@@ -16,7 +16,13 @@ def render(template: str, directories: Sequence[Path], **values: object) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*directories, TEMPLATES]),
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.FileSystemLoader([*directories, TEMPLATES]),
+                # what a template of the same name extends
+                jinja2.PrefixLoader({"shipped": jinja2.FileSystemLoader(TEMPLATES)}),
+            ]
+        ),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701  units and shell, no HTML: quoted by the filters below
         trim_blocks=True,
