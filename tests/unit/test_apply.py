@@ -229,10 +229,10 @@ def test_a_check_sees_the_staged_file_with_its_mode_and_none_of_the_payload(old:
 
 def test_on_change_runs_once_after_the_files_and_only_with_a_change(old: Path) -> None:
     log = old.parent / "log"
-    count = f"ls {old.parent} | tr '\\n' ' ' >>{log}"
+    count = f"seen=$(ls {old.parent}); echo $seen >>{log}"
     files: list[Resource] = [File(f"{old.parent}/{name}", name, on_change=(count,)) for name in "ab"]
     assert run(upload(files)).ok
-    assert log.read_text() == "a b etcd log "
+    assert log.read_text() == "a b etcd\n"
     assert "log" not in upload(files, looked(files)).script
 
 
