@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core.compare import unified
+from steps.core.errors import Refused
 from steps.core.hosts import Hosts
-from steps.core.look import Look
+from steps.core.look import Look, look_script, parse
 from steps.core.model import Cluster, Node
+from steps.core.places import unit_file
 from steps.core.report import Report
+from steps.core.resources import File, Promise, Resource
 from steps.core.session import Result
 
 if TYPE_CHECKING:
@@ -67,6 +70,18 @@ class Context:
     def look(self, node: Node) -> Look:
         """What was seen on the node, with what this run has changed since."""
         return self.looks[node.name]
+
+    def look_at(self, node: Node, resources: Sequence[Resource] = ()) -> Look:
+        """Looks at the node now: at `resources`, and at what its living process is compared with. Raises Refused."""
+        paths = (unit_file(self.cluster, node), f"{node.paths.bin}/etcd", f"{node.paths.cert}/ca.pem")
+        wanted = [*(File(path, Promise("")) for path in paths), *resources]
+        before = self.now()
+        result = self.sh(node, look_script(self.cluster, node, wanted))
+        if not result.ok:
+            raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
+        look = parse(result.out, wanted)
+        clock = int(look.facts["clock"])
+        return replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
 
     def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
         """Runs a shell script on the node (root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from steps.core.apply import CHECK_FAILED, apply_script
@@ -11,10 +10,9 @@ from steps.core.compare import Change, changes, seen_after
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
 from steps.core.hosts import collected
-from steps.core.look import Look, look_script, parse
-from steps.core.model import Cluster, Node
-from steps.core.places import unit_file
-from steps.core.resources import File, Promise, Resource
+from steps.core.look import Look
+from steps.core.model import Node
+from steps.core.resources import File, Resource
 from steps.core.step import Step
 
 FAR_FUTURE = 1 << 40
@@ -105,17 +103,7 @@ class Engine:
         self._ctx.looks[node.name] = seen_after(self._ctx.look(node), found, now=now)
 
     def _look_at(self, node: Node) -> Look:
-        cluster = self._ctx.cluster
-        resources = _always(cluster, node)
-        for step in self._chain:
-            resources += self._desired(step, node)
-        before = self._ctx.now()
-        result = self._ctx.sh(node, look_script(cluster, node, resources))
-        if not result.ok:
-            raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
-        look = parse(result.out, resources)
-        clock = int(look.facts["clock"])
-        return replace(look, skew=max(0, clock - self._ctx.now()) or min(0, clock - before))
+        return self._ctx.look_at(node, [each for step in self._chain for each in self._desired(step, node)])
 
     def _apply(
         self, step: Step, differences: Mapping[str, list[Change]], done: dict[str, list[Change]], node: Node
@@ -147,12 +135,3 @@ class Engine:
                 together.setdefault((change.what, change.diff), []).append(node.name)
         for (what, diff), names in together.items():
             self._ctx.change(what, ", ".join(names), diff, count=len(names))
-
-
-def _always(cluster: Cluster, node: Node) -> list[Resource]:
-    """Looked at whatever the chain is: what the living process is compared with."""
-    return [
-        File(unit_file(cluster, node), Promise("")),
-        File(f"{node.paths.bin}/etcd", Promise("")),
-        File(f"{node.paths.cert}/ca.pem", Promise("")),
-    ]

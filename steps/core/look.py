@@ -89,7 +89,7 @@ ARCHITECTURES = {
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState,FragmentPath,DropInPaths,EnvironmentFiles,"
-    "Environment,NeedDaemonReload,NRestarts,ExecStart"
+    "Environment,NeedDaemonReload,NRestarts,ExecStart,InvocationID"
 )
 
 _FUNCTIONS = r"""

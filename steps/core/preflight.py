@@ -30,9 +30,9 @@ def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
     for node in nodes:
         look = ctx.look(node)
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
-        problems += [f"{node.name}: {problem}" for problem in _ports(ctx, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in ports(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
-        problems += [f"{node.name}: {problem}" for problem in _foreign_ca(ctx, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in foreign_ca(cluster, node, look, ctx.store.ca())]
         problems += [f"{node.name}: {problem}" for problem in _not_yet_valid(ctx, node, look)]
         for warning in _warnings(cluster, node, look):
             ctx.warn(warning, node)
@@ -70,7 +70,7 @@ def _architecture(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f"no etcd is made for its CPU ({look.facts['arch']}), only for {', '.join(ARCHITECTURES)}"
 
 
-def _read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del cluster, node
     locked = [path for path, space in look.space.items() if not space.writable]
     if locked:
@@ -95,7 +95,7 @@ def _space(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
             yield f"{' and '.join(paths)}: {free >> 20} MB free, {size >> 20} MB are needed"
 
 
-def _wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """etcd renames <wal>.tmp to <wal>; over a mount point the kernel says "device or resource busy"."""
     del cluster
     wal = node.paths.wal
@@ -103,7 +103,7 @@ def _wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f'{wal} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{wal}/etcd/wal"'
 
 
-def _wal_parent(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def wal_owner(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Somebody else's directory is never chowned, and etcd cannot work in one that is not its own."""
     if not cluster.systemd:
         return
@@ -116,7 +116,7 @@ def _wal_parent(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
-def _overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """What stands beside the unit and overrides it: nobody would find that flag in etcd.toml."""
     del node
     files = " ".join(look.unit.get(name, "") for name in ("DropInPaths", "EnvironmentFiles")).split()
@@ -125,7 +125,7 @@ def _overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml and remove them"
 
 
-def _foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Member data without anything of ours beside it is somebody's, or an older cluster's."""
     if look.member and look.process is None and unit_file(cluster, node) not in look.entries:
         yield (
@@ -134,7 +134,7 @@ def _foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
-def _vanished(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
     if look.process is None and (cluster.work / CLUSTER_ID).exists() and (gone := vanished(node, look)):
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
@@ -143,17 +143,17 @@ def _vanished(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 _CHECKS = (
     _systemd,
     _architecture,
-    _read_only,
+    read_only,
     _space,
-    _wal_mount,
-    _wal_parent,
-    _overrides,
-    _foreign_data,
-    _vanished,
+    wal_mount,
+    wal_owner,
+    overrides,
+    foreign_data,
+    vanished_data,
 )
 
 
-def _ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     """The node's ports are free, or its own etcd has them."""
     if look.process is not None:
         return
@@ -217,22 +217,21 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def _foreign_ca(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def foreign_ca(cluster: Cluster, node: Node, look: Look, ca: bytes | None) -> Iterator[str]:
     """A CA found on a node counts as existing: a controller without it must not make another."""
     entry = look.entries.get(f"{node.paths.cert}/ca.pem")
-    if not ctx.cluster.tls.enabled or entry is None or entry.content is None:
+    if not cluster.tls.enabled or entry is None or entry.content is None:
         return
     from steps.core import pki
 
     there = {pki.fingerprint(cert) for cert in pki.read(entry.content.encode(), f"{node.name}: ca.pem")}
-    ca = ctx.store.ca()
     here = {pki.fingerprint(cert) for cert in pki.read(ca)} if ca else set()
     if there & here:
         return
     have = f"this controller has {', '.join(sorted(f[:16] for f in here))}" if here else "this controller has none"
     yield (
         f"trusts the CA {', '.join(sorted(f[:16] for f in there))}, {have}. Copy the directory "
-        f"{ctx.cluster.work / 'ca'} (and certs) from the controller that made the cluster"
+        f"{cluster.work / 'ca'} (and certs) from the controller that made the cluster"
     )
 
 
