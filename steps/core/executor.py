@@ -39,6 +39,7 @@ class StepsExecutor(Executor):
 
         command = None
         code, said = FAILED, "ended by a bug"  # what is raised and no StepsError
+        self.config.load_shell_env()  # INVOKE_SUDO_PASSWORD; Invoke's own executor does the same, task by task
         try:
             command = Command(
                 house, self._helps(), calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password

@@ -31,6 +31,7 @@ class Hosts:
         self._sessions: dict[str, Session] = {}
         self._ssh: Ssh | None = None
         self.interrupted = False
+        self._me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
         if cluster.hosts.transport == "ssh":
             from steps.core.ssh import Ssh
 
@@ -104,7 +105,7 @@ class Hosts:
 
     def _open(self, node: Node) -> Session:
         lock = self._lock_path(node) if self._locked else None
-        holder = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        holder = f"{self._me}, for {node.name}"
         password = None
         if self._ssh is not None:
             pipe, password = self._ssh.pipe(node, lock=lock, holder=holder)
@@ -114,24 +115,30 @@ class Hosts:
             return Session(pipe, password=password, deadline=self._cluster.ssh.connect_timeout + 10)
         except SessionError as error:
             pipe.close()
-            raise _unready(node, str(error), sudo=self._cluster.ssh.sudo) from error
+            raise self._unready(node, str(error)) from error
+
+    def _unready(self, node: Node, words: str) -> Refused:
+        if "locked by" in words:
+            holder = words.partition("locked by ")[2].strip()
+            if holder.startswith(self._me):
+                twin = holder.rpartition("for ")[2]
+                return Refused(
+                    f"{twin} and {node.name} are the same machine: this very run holds its lock",
+                    hint="give each node its own ip, or ssh = { host = … }",
+                )
+            return Refused(
+                f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
+            )
+        if self._cluster.ssh.sudo and "sudo" in words:
+            return Refused(
+                f"{node.name}: sudo does not let us in: {words}",
+                hint="allow passwordless sudo, or give the password: `invoke --prompt-for-sudo-password …`, "
+                "or INVOKE_SUDO_PASSWORD in the environment",
+            )
+        return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
 
     def _lock_path(self, node: Node) -> str:
         return "/run/lock/etcd-steps.lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
-
-
-def _unready(node: Node, words: str, *, sudo: bool) -> Refused:
-    if "locked by" in words:
-        holder = words.partition("locked by ")[2].strip()
-        return Refused(
-            f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
-        )
-    if sudo and ("password" in words or "Sorry" in words or "try again" in words):
-        return Refused(
-            f"{node.name}: sudo does not let us in: {words}",
-            hint="allow passwordless sudo, or give the password with `invoke --prompt-for-sudo-password …`",
-        )
-    return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
 
 
 def collected(failures: Sequence[BaseException]) -> BaseException:

@@ -53,10 +53,11 @@ class Look:
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
     living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), walmount (the WAL's
-    directory is a mount point), digest (of the unit that started the living process). `states`: a Service's "enabled
-    active", a Command's "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket
-    inode. `space`: by path. `member`: a member's data is in the data directory, `wal`: in the WAL's. `skew`: whole
-    seconds by which the node's clock is ahead of the controller's, beyond what the time that the look took explains.
+    directory is a mount point), dropins (files that override the unit), digest (of the unit that started the living
+    process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service.
+    `listening`: TCP ports → uid, socket inode. `space`: by path. `member`: a member's data is in the data directory,
+    `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond what the
+    time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -91,6 +92,8 @@ UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState,FragmentPath,DropInPaths,EnvironmentFiles,"
     "Environment,NeedDaemonReload,NRestarts,ExecStart,InvocationID"
 )
+
+DROP_INS = " ".join(f"{home}/systemd/system/etcd.service.d/*.conf" for home in ("/etc", "/run", "/usr/lib"))
 
 _FUNCTIONS = r"""
 file() { sha256sum -- "$1" 2>/dev/null | cut -c1-64; }
@@ -171,6 +174,8 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
             "v=$(systemctl --version 2>/dev/null); v=${v#systemd }; echo systemd=${v%%[!0-9]*}",
             f"u=$(systemctl show etcd.service --property={UNIT_PROPERTIES}); printf 'unit %s\\n%s\\n' ${{#u}} \"$u\"",
             "p=${u#*MainPID=}; p=${p%%[!0-9]*}",
+            # systemd tells of drop-ins only once there is a unit, and only of those that it has read.
+            f'd=; for f in {DROP_INS}; do [ -e "$f" ] && d="$d $f"; done; echo "dropins=${{d# }}"',
         ]
     else:
         lines.append(pid_lines(node))

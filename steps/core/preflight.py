@@ -119,8 +119,8 @@ def wal_owner(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """What stands beside the unit and overrides it: nobody would find that flag in etcd.toml."""
     del node
-    files = " ".join(look.unit.get(name, "") for name in ("DropInPaths", "EnvironmentFiles")).split()
-    files = [file for file in files if file.startswith("/")]
+    told = [look.facts.get("dropins", ""), look.unit.get("DropInPaths", ""), look.unit.get("EnvironmentFiles", "")]
+    files = dict.fromkeys(file for file in " ".join(told).split() if file.startswith("/"))
     if cluster.systemd and files:
         yield f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml and remove them"
 

@@ -20,10 +20,10 @@ from typing import BinaryIO, Protocol
 LOCKED = 75
 STALL = 30  # seconds without one byte taken by the other side while sending
 
-# Lines before the token are skipped: sudo leaves the password on stdin where it needed none.
+SUDO_PROMPT = "etcd-steps asks for sudo's password"  # our own, for sudo's speaks the host's language
 _SHELL = """\
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; umask 077; echo ready
-while read -r T; do case $T in steps-*) break;; esac; done
+read -r T
 exec 3>&1
 while read -r n; do
 s=$(head -c "$n"; echo .); s=${s%.}
@@ -32,10 +32,10 @@ printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
 [ "$r" = 0 ] || exit "$r"
 done
 """
-# The lock file's content only serves the message; what locks is the flock.
+# The lock file's content only serves the message; what locks is the flock. Who waits lets its new holder write that.
 _LOCK = """\
 mkdir -p {folder} && exec 9>>{lock} && chmod 600 {lock} || exit 73
-flock -n 9 || {{ printf 'locked by '; cat {lock}; exit 75; }}
+flock -w 0.5 9 || {{ printf 'locked by '; cat {lock}; exit 75; }}
 printf '%s\\n' {holder} >{lock}
 """
 
@@ -88,9 +88,10 @@ class Session:
         self.closed = False
         self._buffer = b""
         self._token = b"steps-" + os.urandom(8).hex().encode()
+        end = time.monotonic() + deadline
         if password is not None:
-            pipe.send(password.encode() + b"\n")
-        self._until(b"ready\n", time.monotonic() + deadline)
+            self._answer(password, end)
+        self._until(b"ready\n", end)
         pipe.send(self._token + b"\n")
 
     def run(
@@ -136,6 +137,18 @@ class Session:
     def close(self) -> None:
         self.closed = True
         self._pipe.close()
+
+    def _answer(self, password: str, end: float) -> None:
+        """Gives sudo the password when it asks, once: to be asked again means that it was wrong."""
+        asked = 0
+        while b"ready\n" not in self._buffer:
+            self._fill(end)
+            if self._buffer.count(SUDO_PROMPT.encode()) > asked:
+                asked += 1
+                if asked > 1:
+                    self.close()
+                    raise SessionError("sudo did not take the password")
+                self._pipe.send(password.encode() + b"\n")
 
     def _until(self, mark: bytes, end: float, sink: BinaryIO | None = None) -> bytes:
         start = 0

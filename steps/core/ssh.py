@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import shlex
 import socket
@@ -14,13 +15,15 @@ from typing import Any
 
 import paramiko
 from fabric import Config, Connection
+from fabric.connection import derive_shorthand
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from steps.core import session
-from steps.core.errors import NodeFailed, Refused
+from steps.core.errors import Refused
 from steps.core.model import Cluster, Node
 
 _WINDOW = 1 << 22
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it raises what it logs, and we say it
 
 
 class ConnectionRefused(Refused):
@@ -34,7 +37,11 @@ def fingerprint(key: paramiko.PKey) -> str:
 
 
 class _UnknownKey(Exception):
-    """A strict policy met a host key that it does not know."""
+    """A strict policy met a host key that it does not know. `line` is what known_hosts would say of it."""
+
+    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
+        super().__init__(f"host key of {hostname} is unknown: {fingerprint(key)}")
+        self.line = f"{hostname} {key.get_name()} {key.get_base64()}"
 
 
 class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko is untyped
@@ -63,7 +70,7 @@ class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # parami
 class _Strict(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # see above
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client
-        raise _UnknownKey(f"host key of {hostname} is unknown: {fingerprint(key)}")
+        raise _UnknownKey(hostname, key)
 
 
 def _private(path: str, flags: int) -> int:
@@ -99,7 +106,7 @@ class Ssh:
         self._keys = threading.Lock()
         self._opening: dict[str, threading.Lock] = {node.name: threading.Lock() for node in cluster.nodes}
         self._connections: dict[str, Connection] = {}
-        self._jump: Connection | None = None
+        self._jumps: dict[str, Connection | ConnectionRefused] = {}
         self._jumping = threading.Lock()
         ssh = cluster.ssh
         default = cluster.work / "known_hosts" if ssh.host_keys == "accept-new" else Path("~/.ssh/known_hosts")
@@ -108,13 +115,21 @@ class Ssh:
         self._config = Config(overrides={"user": "root", "port": 22})
 
     def pipe(self, node: Node, *, lock: str | None, holder: str) -> tuple[session.Pipe, str | None]:
-        """A shell's pipe, and the password that its first line must be (None without sudo or without a password)."""
+        """A shell's pipe, and the password that sudo may ask for there (None without sudo or without a password)."""
         command = "sh -c " + shlex.quote(session.shell_command(lock=lock, holder=holder))
         password = None
         if self._cluster.ssh.sudo:
             password = self._password
-            command = ("sudo -n " if password is None else "sudo -k -S -p '' ") + command
-        return _ChannelPipe(self.connection(node), command), password
+            asking = "-n" if password is None else f"-k -S -p {shlex.quote(session.SUDO_PROMPT)}"
+            command = f"env LC_ALL=C sudo {asking} {command}"
+        connection = self.connection(node)
+        try:
+            return _ChannelPipe(connection, command), password
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise ConnectionRefused(
+                f"{node.name}: its sshd opens no session: {error or type(error).__name__}",
+                hint="log in by hand and see what it says",
+            ) from error
 
     def dial(self, node: Node, address: tuple[str, int], timeout: float) -> Any:
         """A TCP channel from the node to `address`; raises OSError or paramiko.SSHException."""
@@ -123,24 +138,17 @@ class Ssh:
     def connection(self, node: Node) -> Connection:
         """The node's open connection. Raises ConnectionRefused."""
         with self._opening[node.name]:
-            if node.name not in self._connections:
-                connection = self._new(node)
-                self._open(node, connection)
-                self._connections[node.name] = connection
-            return self._connections[node.name]
-
-    def forget(self, node: Node) -> None:
-        """Drops a connection that broke, so that the next use opens another."""
-        with self._opening[node.name]:
-            connection = self._connections.pop(node.name, None)
-        if connection is not None:
-            connection.close()
+            connection = self._connections.get(node.name)
+            if connection is None or not connection.is_connected:
+                connection = self._connections[node.name] = self._open(node)
+            return connection
 
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
-        if self._jump is not None:
-            self._jump.close()
+        for jump in self._jumps.values():
+            if isinstance(jump, Connection):
+                jump.close()
 
     def _connect(
         self, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None
@@ -161,22 +169,41 @@ class Ssh:
 
     def _new(self, node: Node) -> Connection:
         ssh = self._cluster.ssh
-        gateway = self._gateway()
-        return self._connect(node.ssh.host or node.ip, gateway, node.ssh.user or ssh.user, node.ssh.port or ssh.port)
+        host = node.ssh.host or node.ip
+        gateway = self._gateway(ssh.jump or self._proxy_jump(host))
+        return self._connect(host, gateway, node.ssh.user or ssh.user, node.ssh.port or ssh.port)
 
-    def _gateway(self) -> Connection | None:
-        """The configured chain of jump hosts, one for all nodes; None leaves the choice to ~/.ssh/config."""
-        if not self._cluster.ssh.jump:
+    def _proxy_jump(self, host: str) -> str:
+        """The chain in ~/.ssh/config. Read by us, for Fabric goes a chain of several hops from its wrong end."""
+        chain = str(self._config.base_ssh_config.lookup(host).get("proxyjump", ""))
+        hosts = {derive_shorthand(hop.strip())["host"] for hop in chain.split(",")}
+        return "" if chain.lower() == "none" or host in hosts else chain
+
+    def _gateway(self, chain: str) -> Connection | None:
+        """The open connection to a chain's last jump host, one for all nodes behind it. Raises ConnectionRefused."""
+        if not chain:
             return None
         with self._jumping:
-            if self._jump is None:
-                jump: Connection | None = None
-                for hop in self._cluster.ssh.jump.split(","):
-                    jump = self._connect(hop.strip(), jump)
-                    self._guard(jump)
-                    self._opened(jump)
-                self._jump = jump
-            return self._jump
+            found = self._jumps.get(chain)
+            if found is None or (isinstance(found, Connection) and not found.is_connected):
+                found = self._jumps[chain] = self._jump(chain)
+        if isinstance(found, ConnectionRefused):
+            raise found
+        return found
+
+    def _jump(self, chain: str) -> Connection | ConnectionRefused:
+        hops: list[Connection] = []
+        try:
+            for hop in chain.split(","):
+                hops.append(self._connect(hop.strip(), hops[-1] if hops else None))
+                self._guard(hops[-1])
+                self._opened(hops[-1])
+        except ConnectionRefused as error:
+            for hop_connection in hops:
+                hop_connection.close()
+            # Kept, so that not every node waits for the same deadline.
+            return ConnectionRefused(f"jump host: {error.message}", hint=error.hint)
+        return hops[-1]
 
     def _guard(self, connection: Connection) -> None:
         """Known keys and a policy for every hop: Fabric sets AutoAddPolicy and loads no known_hosts."""
@@ -186,12 +213,14 @@ class Ssh:
             accept = self._cluster.ssh.host_keys == "accept-new"
             hop.client.set_missing_host_key_policy(_AcceptNew(self.known_hosts, self._keys) if accept else _Strict())
 
-    def _open(self, node: Node, connection: Connection) -> None:
-        self._guard(connection)
+    def _open(self, node: Node) -> Connection:
         try:
+            connection = self._new(node)
+            self._guard(connection)
             self._opened(connection)
         except ConnectionRefused as error:
             raise ConnectionRefused(f"{node.name}: {error.message}", hint=error.hint) from error
+        return connection
 
     def _opened(self, connection: Connection) -> None:
         where = f"{connection.user}@{connection.host}:{connection.port}"
@@ -206,7 +235,7 @@ class Ssh:
         except _UnknownKey as error:
             raise ConnectionRefused(
                 str(error),
-                hint=f"compare it on the host's console, then: ssh-keyscan {connection.host} >> {self.known_hosts}",
+                hint=f"compare it on the host's console, then: echo '{error.line}' >> {self.known_hosts}",
             ) from error
         except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
             keys = connection.connect_kwargs.get("key_filename") or ["the agent's keys and ~/.ssh/id_*"]
@@ -233,8 +262,3 @@ def _hops(connection: Connection) -> Iterator[Connection]:
     while isinstance(hop, Connection):
         yield hop
         hop = hop.gateway
-
-
-def broken(node: Node, error: Exception) -> NodeFailed:
-    """The failure of a connection that had been open."""
-    return NodeFailed(node.name, f"the SSH connection broke: {error}", hint="run the same command again")
