@@ -158,7 +158,7 @@ def test_a_wrong_password_is_tried_once(lab: Lab, clean: list[Host], config: Con
     before = each(lambda host: int(host.sh(failures, check=False)), clean)
     start = time.monotonic()
     done = lab.invoke(config(ssh={"user": PW, "sudo": True}), "env", env={"INVOKE_SUDO_PASSWORD": "wrong battery"})
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 15  # nobody waits for an answer to a second question
     said = refused(done)
     assert "wrong battery" not in said + done.stdout
     for host, count in zip(clean, before, strict=True):
@@ -198,10 +198,10 @@ def test_a_jump_host_that_is_not_what_it_was(lab: Lab, clean: list[Host], config
 
 def test_a_dead_jump_host_costs_one_deadline(lab: Lab, clean: list[Host], config: Config) -> None:
     start = time.monotonic()
-    said = refused(lab.invoke(config(ssh={"jump": f"root@{NET}.{FIRST + 30}", "connect_timeout": 2}), "env"))
-    assert time.monotonic() - start < 5
+    said = refused(lab.invoke(config(ssh={"jump": f"root@{NET}.{FIRST + 30}", "connect_timeout": 4}), "env"))
+    assert time.monotonic() - start < 2.5 * 4  # three hosts are behind it
     for host in clean:
-        assert re.search(rf"{host.name}: jump host: root@{NET}.{FIRST + 30}:22 did not answer within 2 s", said), said
+        assert re.search(rf"{host.name}: jump host: root@{NET}.{FIRST + 30}:22 did not answer within 4 s", said), said
 
 
 def test_new_keys_are_kept_and_changed_ones_refused(lab: Lab, clean: list[Host], config: Config) -> None:
