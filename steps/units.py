@@ -65,7 +65,7 @@ def lint(argv: Sequence[str]) -> str:
     """A script that fails where the node's own etcd does not know a flag: with --version it parses them, and ends."""
     words = quoted([*argv, "--version"])
     # What is wrong comes first, then all of etcd's usage.
-    return f"o=$(env -i {words} 2>&1) || {{ printf '%s\\n' \"$o\" | head -n 2; exit 3; }}\n"
+    return f"o=$(env -i {words} 2>&1) || {{ printf '%s\\n' \"$o\" | head -n 1; exit 3; }}\n"
 
 
 # The name decides how systemd reads a file, so the staged one is shown to it under the unit's own name.

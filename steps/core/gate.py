@@ -125,5 +125,14 @@ def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
 
 
 def _gave_up(ctx: Context, node: Node, cause: str) -> NodeFailed:
-    log = ctx.sh(node, log_script(ctx.cluster, node)).out
+    log = telling(ctx.sh(node, log_script(ctx.cluster, node, 200)).out)
     return NodeFailed(node.name, cause, stderr=log, hint="the other members were left as they are; invoke status")
+
+
+def telling(log: str) -> str:
+    """The lines that say why a member ended, without the stack trace behind them; the last ones where none does."""
+    lines = log.splitlines()
+    grave = [
+        line for line in lines if line.startswith("panic: ") or '"level":"fatal"' in line or '"level":"panic"' in line
+    ]
+    return "\n".join(line[:400] for line in (grave[-3:] or lines[-8:]))

@@ -21,4 +21,5 @@ def status(c: Any, node: list[str] | None = None, config: str | None = None, jso
     for warning in health.warnings:
         command.report.warn(warning)
     if health.problems:
-        raise Unhealthy("the cluster is not healthy\n  " + "\n  ".join(health.problems), hint="invoke verify")
+        hint = "invoke verify" if any(member.version for member in health.members) else "invoke start"
+        raise Unhealthy("the cluster is not healthy\n  " + "\n  ".join(health.problems), hint=hint)
