@@ -91,7 +91,7 @@ class Command:
     def ctx(self) -> Context:
         if self._writes:
             self._take_lock()
-        hosts = Hosts(self.cluster, locked=self._writes, sudo_password=self._sudo_password)
+        hosts = Hosts(self.cluster, locked=self._writes, dry=self.dry, sudo_password=self._sudo_password)
         return Context(
             self.cluster,
             hosts,

@@ -55,6 +55,10 @@ class StepsExecutor(Executor):
         except KeyboardInterrupt:
             code, said = INTERRUPTED, "interrupted"
             _complain("interrupted: what had begun on a node was finished, nothing else was started", _state(command))
+        except BrokenPipeError:
+            # Whoever read our words has gone (`| head`): nothing more is begun, and nothing more can be said.
+            code, said = INTERRUPTED, "the output was closed"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except StepsError as error:
             code, said = error.exit_code, error.message
             if debug:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from steps.core.errors import NodeFailed, Pending, Refused, StepsError
+from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.model import Cluster, Node
 from steps.core.session import LocalPipe, Result, Sent, Session, SessionError, shell_command
 
@@ -25,7 +25,7 @@ ENDED = "the command was interrupted"
 class Hosts:
     """Opens what it needs when it needs it. `locked`: every shell first takes its node's lock (a run that writes)."""
 
-    def __init__(self, cluster: Cluster, *, locked: bool, sudo_password: str | None = None) -> None:
+    def __init__(self, cluster: Cluster, *, locked: bool, dry: bool = False, sudo_password: str | None = None) -> None:
         self._cluster = cluster
         self._locked = locked
         self._sessions: dict[str, Session] = {}
@@ -35,7 +35,7 @@ class Hosts:
         if cluster.hosts.transport == "ssh":
             from steps.core.ssh import Ssh
 
-            self._ssh = Ssh(cluster, sudo_password=sudo_password)
+            self._ssh = Ssh(cluster, keep=not dry, sudo_password=sudo_password)
 
     def run(
         self,
@@ -153,7 +153,7 @@ def collected(failures: Sequence[BaseException]) -> BaseException:
     if len(pending) == len(known):
         files = dict.fromkeys(file for error in pending for file in error.files)
         return Pending(tuple(files), pending[0].instructions)
-    refused = all(isinstance(error, Refused) for error in known)
+    kind = next((kind for kind in (Refused, Unhealthy) if all(isinstance(error, kind) for error in known)), StepsError)
     message = "\n".join(error.message for error in known)
     hint = "\n".join(dict.fromkeys(error.hint for error in known if error.hint))
-    return Refused(message, hint=hint) if refused else StepsError(message, hint=hint)
+    return kind(message, hint=hint)

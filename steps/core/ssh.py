@@ -45,26 +45,27 @@ class _UnknownKey(Exception):
 
 
 class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko is untyped
-    """Writes a first-seen key into the cluster's own known_hosts; a changed one never reaches a policy."""
+    """Writes a first-seen key into the cluster's own known_hosts; a changed one never reaches a policy.
 
-    def __init__(self, file: Path, lock: threading.Lock) -> None:
-        self._file, self._lock = file, lock
+    `seen`: what this run has accepted. `keep` False: nothing is written (a dry run).
+    """
+
+    def __init__(self, file: Path, seen: paramiko.HostKeys, lock: threading.Lock, *, keep: bool) -> None:
+        self._file, self._seen, self._lock, self._keep = file, seen, lock, keep
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client
         with self._lock:
-            known = paramiko.HostKeys()
-            if self._file.exists():
-                known.load(str(self._file))
-            if known.check(hostname, key):
+            if self._seen.check(hostname, key):
                 return
-            if hostname in known:
+            if hostname in self._seen:
                 # A sibling hop of this very run saw another key for the same name.
-                other = next(iter(known[hostname].values()))
-                raise paramiko.BadHostKeyException(hostname, key, other)
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(self._file, "a", opener=_private) as stream:
-                stream.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+                raise paramiko.BadHostKeyException(hostname, key, next(iter(self._seen[hostname].values())))
+            self._seen.add(hostname, key.get_name(), key)
+            if self._keep:
+                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with open(self._file, "a", opener=_private) as stream:
+                    stream.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
 
 
 class _Strict(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # see above
@@ -87,7 +88,10 @@ class _ChannelPipe:
 
     def send(self, data: bytes) -> None:
         self._channel.settimeout(session.STALL)
-        self._channel.sendall(data)
+        try:
+            self._channel.sendall(data)
+        except EOFError:  # paramiko's word for a socket that broke in the middle
+            raise ConnectionResetError("the connection is gone") from None
 
     def recv(self, timeout: float) -> bytes:
         self._channel.settimeout(max(timeout, 0.001))
@@ -100,9 +104,11 @@ class _ChannelPipe:
 class Ssh:
     """Opens shells on nodes and TCP channels through them; one connection per node, kept until close()."""
 
-    def __init__(self, cluster: Cluster, *, sudo_password: str | None = None) -> None:
+    def __init__(self, cluster: Cluster, *, keep: bool, sudo_password: str | None = None) -> None:
         self._cluster = cluster
         self._password = sudo_password
+        self._keep = keep
+        self._seen = paramiko.HostKeys()
         self._keys = threading.Lock()
         self._opening: dict[str, threading.Lock] = {node.name: threading.Lock() for node in cluster.nodes}
         self._connections: dict[str, Connection] = {}
@@ -210,8 +216,9 @@ class Ssh:
         for hop in _hops(connection):
             if self.known_hosts.exists():
                 hop.client.load_system_host_keys(str(self.known_hosts))
-            accept = self._cluster.ssh.host_keys == "accept-new"
-            hop.client.set_missing_host_key_policy(_AcceptNew(self.known_hosts, self._keys) if accept else _Strict())
+            accept = _AcceptNew(self.known_hosts, self._seen, self._keys, keep=self._keep)
+            strict = self._cluster.ssh.host_keys == "strict"
+            hop.client.set_missing_host_key_policy(_Strict() if strict else accept)
 
     def _open(self, node: Node) -> Connection:
         try:
@@ -226,6 +233,7 @@ class Ssh:
         where = f"{connection.user}@{connection.host}:{connection.port}"
         try:
             connection.open()
+            _mortal(connection.transport.sock)
         except paramiko.BadHostKeyException as error:
             raise ConnectionRefused(
                 f"the host key of {error.hostname} has changed: known {fingerprint(error.expected_key)}, "
@@ -255,6 +263,15 @@ class Ssh:
                 f"{where} did not answer within {self._cluster.ssh.connect_timeout} s: {error or type(error).__name__}",
                 hint="is the host up and its sshd healthy?",
             ) from error
+
+
+def _mortal(sock: Any) -> None:
+    """A host that falls silent ends the connection: without this, the kernel tries to send for a quarter of an hour.
+
+    Beyond a jump host the socket is a channel, and its own connection has this.
+    """
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, session.STALL * 1000)
 
 
 def _hops(connection: Connection) -> Iterator[Connection]:

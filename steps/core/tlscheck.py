@@ -82,5 +82,5 @@ def _shake(ctx: Context, through: Node, node: Node, port: int, pair: Pair | None
 
 
 def _said(shaken: Handshake) -> str:
-    words = {"timed out": "it does not answer", "closed": "it closes the connection", "unreachable": "it is unreachable"}
+    words = {"timed out": "it does not answer", "closed": "it closes the connection"}
     return words.get(shaken.outcome, f"it is {shaken.outcome}") + (f" ({shaken.detail})" if shaken.detail else "")
