@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
 
@@ -59,11 +60,13 @@ def stop_script(cluster: Cluster, node: Node) -> str:
         return "systemctl stop etcd.service </dev/null\n"
     return (
         pid_lines(node)
+        # Where pid 1 buries nobody (a container's), what ended stays as a zombie.
         + f"""
+lives() {{ read -r _ _ s _ 2>/dev/null <"/proc/$p/stat" && [ "$s" != Z ]; }}
 if [ "$p" != 0 ]; then
   kill "$p"; t=0
-  while [ -d "/proc/$p" ] && [ $t -lt {STOP_SECONDS * 20} ]; do sleep 0.05; t=$((t + 1)); done
-  [ ! -d "/proc/$p" ] || kill -9 "$p"
+  while lives && [ $t -lt {STOP_SECONDS * 20} ]; do sleep 0.05; t=$((t + 1)); done
+  if lives; then kill -9 "$p"; fi
 fi
 rm -f -- {quote(node.paths.unit + "/etcd.pid")}
 """
@@ -94,3 +97,15 @@ def log_script(cluster: Cluster, node: Node, lines: int = 12) -> str:
     if cluster.systemd:
         return f"journalctl --unit=etcd.service --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"
     return f"tail -n {lines} {quote(node.paths.unit + '/etcd.log')} 2>/dev/null || true\n"
+
+
+def last_log_script(cluster: Cluster, node: Node, unit: Mapping[str, str], lines: int = 60) -> str:
+    """As log_script, of the member's last start alone, so that old troubles are not read as new ones.
+
+    `unit`: systemd's properties. While systemd restarts it again and again, the last start may have said nothing yet.
+    """
+    invocation = unit.get("InvocationID", "")
+    if not cluster.systemd or not invocation or unit.get("NRestarts", "0") != "0":
+        return log_script(cluster, node, lines)
+    fields = quote(f"_SYSTEMD_INVOCATION_ID={invocation}") + " + " + quote(f"INVOCATION_ID={invocation}")
+    return f"journalctl {fields} --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"

@@ -1,0 +1,118 @@
+"""A plain process is started detached, stopped, and told from the dead: real scripts, with `sleep` as etcd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clusters import on_hosts, on_loopback
+
+from steps.core.model import Cluster, Node
+from steps.core.service import State, parse_state, start_script, state_script, stop_script
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One member, installed."""
+    cluster = on_loopback(tmp_path / "etcd.toml", count=1)
+    (node,) = cluster.nodes
+    binary = Path(node.paths.bin) / "etcd"
+    binary.parent.mkdir(parents=True)
+    shutil.copy(shutil.which("sleep") or "", binary)
+    write(node, f"exec env -i {binary} 600\n")
+    yield cluster
+    run(stop_script(cluster, node))
+
+
+def write(node: Node, script: str) -> None:
+    file = Path(node.paths.unit) / "etcd.sh"
+    file.write_text(f"#!/bin/sh\n{script}")
+    file.chmod(0o700)
+
+
+def run(script: str) -> str:
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def state(cluster: Cluster) -> State:
+    return parse_state(run(state_script(cluster, cluster.nodes[0])))
+
+
+def test_start_stop_and_start_anew(cluster: Cluster) -> None:
+    (node,) = cluster.nodes
+    assert state(cluster) == State("dead", 0)
+    assert run(start_script(cluster, node)) == ""
+    first = state(cluster)
+    assert (first.active, first.ready, first.failed) == ("running", True, False)
+    assert os.getsid(first.pid) == first.pid
+    assert Path(f"/proc/{first.pid}/environ").read_bytes() == b""
+    run(start_script(cluster, node))
+    second = state(cluster)
+    assert second.ready
+    assert second.pid != first.pid
+    cmdline = Path(f"/proc/{first.pid}/cmdline")
+    assert not cmdline.exists() or not cmdline.read_bytes(), "gone, or not buried yet"
+    for _ in range(2):
+        assert run(stop_script(cluster, node)) == ""
+        assert state(cluster) == State("dead", 0)
+        assert not (Path(node.paths.unit) / "etcd.pid").exists()
+
+
+def test_a_member_that_ends_at_once_is_dead_and_has_said_why(cluster: Cluster) -> None:
+    (node,) = cluster.nodes
+    write(node, "echo a bad flag >&2; exit 1\n")
+    run(start_script(cluster, node))
+    assert state(cluster).failed
+    assert (Path(node.paths.unit) / "etcd.log").read_text() == "a bad flag\n"
+
+
+def test_somebody_who_has_the_old_pid_now_is_not_stopped(cluster: Cluster) -> None:
+    (node,) = cluster.nodes
+    with subprocess.Popen(["sleep", "600"]) as other:
+        (Path(node.paths.unit) / "etcd.pid").write_text(f"{other.pid}\n")
+        assert state(cluster) == State("dead", 0)
+        run(stop_script(cluster, node))
+        assert other.poll() is None
+        other.kill()
+
+
+def test_who_ended_and_is_not_buried_is_not_waited_for(cluster: Cluster) -> None:
+    (node,) = cluster.nodes
+    begin = time.monotonic()
+    with subprocess.Popen([f"{node.paths.bin}/etcd", "600"]) as child:
+        (Path(node.paths.unit) / "etcd.pid").write_text(f"{child.pid}\n")
+        run(stop_script(cluster, node))
+        assert Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z"
+        assert state(cluster) == State("dead", 0)
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("said", "ready", "failed"),
+    [
+        ("state active/running 5", True, False),
+        ("state activating/start 5", False, False),
+        ("state activating/auto-restart 0", False, True),
+        ("state failed/failed 0", False, True),
+        ("state inactive/dead 0", False, False),
+        ("state deactivating/stop-sigterm 5", False, False),
+        ("nothing of it", False, False),
+    ],
+)
+def test_systemds_words(said: str, ready: bool, failed: bool) -> None:  # noqa: FBT001  a row of the table
+    found = parse_state(f"noise\n{said}\n")
+    assert (found.ready, found.failed) == (ready, failed)
+
+
+def test_under_systemd_nothing_waits_for_a_quorum() -> None:
+    cluster = on_hosts()
+    script = start_script(cluster, cluster.nodes[0])
+    assert "systemctl --no-block restart etcd.service" in script
+    assert script.index("reset-failed") < script.index("restart")
