@@ -1,0 +1,132 @@
+"""Who is restarted, why, in which order, and whose data is gone: read from the living process alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from clusters import on_hosts, on_loopback, seen
+
+from steps.core import flags
+from steps.core.look import UNIT_DIGEST, Entry, Look, Process
+from steps.core.model import Cluster
+from steps.core.places import unit_file
+from steps.core.resources import File
+from steps.core.rolling import order, restart_reason, vanished
+from steps.units import Units
+
+BINARY, STARTED = "b" * 64, 1_700_000_000
+
+
+def installed(cluster: Cluster) -> str:
+    """The text of the first node's unit, or of its script."""
+    node = cluster.nodes[0]
+    (file,) = (found for found in Units().desired(cluster, node) if isinstance(found, File))
+    return str(file.known(seen(cluster)).content)
+
+
+def living(cluster: Cluster, **changes: Any) -> Look:
+    """The first node, running exactly what is installed, except for `changes` of the process, the look or a path."""
+    node, unit = cluster.nodes[0], installed(cluster)
+    digest = unit.partition(f"{UNIT_DIGEST}=")[2].partition("\n")[0]
+    process = Process(5, BINARY, flags.argv(cluster, node, {}), STARTED)
+    process = replace(process, **{name: changes[name] for name in ("exe", "argv", "started") if name in changes})
+    entries = {
+        unit_file(cluster, node): Entry("file", content=changes.get("unit", unit)),
+        f"{node.paths.bin}/etcd": Entry("file", sha256=BINARY),
+        f"{node.paths.cert}/ca.pem": Entry("file", content="", mtime=changes.get("ca", STARTED - 1)),
+    }
+    entries = {path: entry for path, entry in entries.items() if path not in changes.get("gone", ())}
+    facts = {"digest": changes.get("digest", digest), "living": "3.5.15"}
+    return seen(cluster, process=None if "stopped" in changes else process, entries=entries, facts=facts)
+
+
+BOTH = pytest.mark.parametrize("cluster", [on_hosts(), on_loopback()], ids=["systemd", "process"])
+
+
+@BOTH
+def test_what_runs_is_what_is_installed(cluster: Cluster) -> None:
+    assert restart_reason(cluster, cluster.nodes[0], living(cluster)) == ""
+
+
+def changed(cluster: Cluster, old: str, new: str) -> tuple[str, ...]:
+    return tuple(word.replace(old, new) for word in flags.argv(cluster, cluster.nodes[0], {}))
+
+
+@BOTH
+def test_every_difference_is_a_reason(cluster: Cluster) -> None:
+    def reason(**changes: Any) -> str:
+        return restart_reason(cluster, cluster.nodes[0], living(cluster, **changes))
+
+    argv = flags.argv(cluster, cluster.nodes[0], {})
+    assert reason(exe="a" * 64) == "runs etcd 3.5.15, another binary is installed"
+    assert (
+        reason(argv=changed(cluster, "heartbeat-interval=250", "heartbeat-interval=251"))
+        == "flags changed: --heartbeat-interval"
+    )
+    assert reason(argv=(*argv, "--debug=true", "--x=y")) == "flags changed: --debug, --x"
+    assert reason(argv=argv[:-1]).startswith("flags changed: --")
+    assert reason(ca=STARTED + 1).startswith("the CA is newer")
+    assert reason(ca=STARTED) == ""
+
+
+@BOTH
+def test_what_is_no_reason(cluster: Cluster) -> None:
+    def reason(**changes: Any) -> str:
+        return restart_reason(cluster, cluster.nodes[0], living(cluster, **changes))
+
+    argv = flags.argv(cluster, cluster.nodes[0], {})
+    assert reason(argv=(argv[0], *reversed(argv[1:]))) == "", "the order of flags"
+    assert reason(argv=changed(cluster, "state=new", "state=existing")) == "", "read at the first start alone"
+    assert reason(stopped=True) == "", "nothing runs"
+    assert reason(gone=[unit_file(cluster, cluster.nodes[0])]) == "", "nothing is installed"
+    assert reason(gone=[f"{cluster.nodes[0].paths.cert}/ca.pem"]) == "", "no TLS"
+
+
+def test_a_changed_directive_is_seen_by_the_units_digest() -> None:
+    cluster = on_hosts()
+    assert restart_reason(cluster, cluster.nodes[0], living(cluster, digest="0" * 16)) == "the unit changed"
+    assert restart_reason(cluster, cluster.nodes[0], living(cluster, digest="")) == "the unit changed", "not ours"
+    harder = on_hosts("[hosts]\nhardening = false\n")
+    assert installed(cluster) != installed(harder)
+    digests = {installed(each).partition(f"{UNIT_DIGEST}=")[2][:16] for each in (cluster, harder)}
+    assert len(digests) == 2
+
+
+def test_one_more_node_is_no_reason_for_a_restart_of_the_others() -> None:
+    three, four = on_hosts(), on_hosts(count=4)
+    assert "etcd-4" in installed(four)
+    running = living(three, unit=installed(four))
+    assert restart_reason(four, four.nodes[0], running) == ""
+
+
+ORDERS = [
+    ({"etcd-1", "etcd-2", "etcd-3"}, "etcd-1", ["etcd-2", "etcd-3", "etcd-1"]),
+    ({"etcd-1", "etcd-2", "etcd-3"}, "etcd-3", ["etcd-1", "etcd-2", "etcd-3"]),
+    ({"etcd-3", "etcd-1"}, "etcd-2", ["etcd-1", "etcd-3"]),
+    ({"etcd-2"}, "etcd-2", ["etcd-2"]),
+    ({"etcd-2", "etcd-1"}, "", ["etcd-1", "etcd-2"]),
+    (set(), "etcd-1", []),
+]
+
+
+@pytest.mark.parametrize(("names", "leader", "expected"), ORDERS)
+def test_the_leader_is_last(names: set[str], leader: str, expected: list[str]) -> None:
+    cluster = on_hosts()
+    found = order(cluster, tuple(reversed(cluster.nodes)), names, leader)
+    assert [node.name for node in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("member", "wal", "gone"),
+    [
+        (True, True, ""),
+        (False, True, "no member's data in /data/etcd/data"),
+        (True, False, "no member's data in /data/etcd/wal"),
+        (False, False, "no member's data in /data/etcd/data and /data/etcd/wal"),
+    ],
+)
+def test_what_is_gone_of_a_members_data(member: bool, wal: bool, gone: str) -> None:  # noqa: FBT001  a row of the table
+    cluster = on_hosts()
+    assert vanished(cluster.nodes[0], seen(cluster, member=member, wal=wal)) == gone
