@@ -53,7 +53,7 @@ def _plain(text: str) -> None:
 
 def exec_argv(unit: str) -> tuple[str, ...]:
     """The words of the last ExecStart= in a unit's text: unit_word's inverse."""
-    lines = unit.replace("\\\n", " ").splitlines()
+    lines = unit.replace("\\\n", " ").split("\n")
     starts = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
     if not starts:
         return ()

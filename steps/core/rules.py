@@ -144,6 +144,8 @@ def node_paths(paths: Paths, hosts: Hosts, count: int) -> Iterator[Finding]:
         elif systemd and hosts.hardening and name != "unit" and _inside(path, *HIDDEN):
             better = f"allowed outside {', '.join(HIDDEN)}"
             yield Finding(where, f'found "{path}", which the hardened unit cannot see', better)
+        if name == "bin" and "=" in path:
+            yield Finding(where, f'found "{path}", which env(1) would take for a variable', 'a directory without "="')
         if not systemd and count > 1 and "{node}" not in path:
             yield Finding(where, f'found "{path}" for {count} members of one machine', 'it needs "{node}"')
 

@@ -1,0 +1,134 @@
+"""etcd's command line for a node: every flag of the how-to, the safe values, and who wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from clusters import on_hosts, on_loopback
+
+from steps.core import flags
+from steps.core.errors import ConfigError
+from steps.core.model import Cluster
+
+
+def of(cluster: Cluster, number: int = 0, **extra: str) -> dict[str, str]:
+    binary, *words = flags.argv(cluster, cluster.nodes[number], extra)
+    assert binary == f"{cluster.nodes[number].paths.bin}/etcd"
+    assert all(word.startswith("--") for word in words)
+    pairs = [word.removeprefix("--").partition("=") for word in words]
+    found = {name: value for name, _, value in pairs}
+    assert len(found) == len(pairs), "no flag stands twice"
+    return found
+
+
+MEMBERS = ",".join(f"etcd-{n}=https://10.0.0.{n}:2380" for n in (1, 2, 3))
+HOW_TO = {
+    "name": "etcd-2",
+    "data-dir": "/data/etcd/data",
+    "wal-dir": "/data/etcd/wal",
+    "cert-file": "/etc/etcd/cert/etcd.pem",
+    "key-file": "/etc/etcd/cert/etcd-key.pem",
+    "trusted-ca-file": "/etc/etcd/cert/ca.pem",
+    "peer-cert-file": "/etc/etcd/cert/etcd.pem",
+    "peer-key-file": "/etc/etcd/cert/etcd-key.pem",
+    "peer-trusted-ca-file": "/etc/etcd/cert/ca.pem",
+    "peer-client-cert-auth": "true",
+    "client-cert-auth": "true",
+    "listen-peer-urls": "https://10.0.0.2:2380",
+    "initial-advertise-peer-urls": "https://10.0.0.2:2380",
+    "listen-client-urls": "https://10.0.0.2:2379,https://127.0.0.1:2379",
+    "advertise-client-urls": "https://10.0.0.2:2379",
+    "initial-cluster-token": "etcd-cluster-0",
+    "initial-cluster": MEMBERS,
+    "initial-cluster-state": "new",
+    "auto-compaction-mode": "periodic",
+    "auto-compaction-retention": "1",
+    "max-request-bytes": "33554432",
+    "quota-backend-bytes": "6442450944",
+    "heartbeat-interval": "250",
+    "election-timeout": "2000",
+}
+SAFE = {
+    "auto-tls": "false",
+    "peer-auto-tls": "false",
+    "experimental-initial-corrupt-check": "true",
+    "experimental-compact-hash-check-enabled": "true",
+}
+
+
+def test_every_flag_of_the_how_to_and_the_safe_ones() -> None:
+    assert of(on_hosts(), 1) == HOW_TO | SAFE
+
+
+CHECKS = [
+    ("3.4.27", {"experimental-initial-corrupt-check": "true"}),
+    ("3.5.30", {name: value for name, value in SAFE.items() if "tls" not in name}),
+    ("3.6.4", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
+]
+
+
+@pytest.mark.parametrize(("version", "checks"), CHECKS)
+def test_corruption_checks_by_version(version: str, checks: dict[str, str]) -> None:
+    found = of(on_hosts(version=version))
+    assert {name: found[name] for name in found if "corrupt" in name or "hash" in name or "feature" in name} == checks
+
+
+def test_without_hardening_only_the_how_to_is_left() -> None:
+    found = of(on_hosts("[hosts]\nhardening = false\n[tls]\nplain_loopback = true\n"), 1)
+    assert found == HOW_TO | {"listen-client-urls": "https://10.0.0.2:2379,http://127.0.0.1:2379"}
+
+
+def test_without_tls() -> None:
+    found = of(on_hosts("[tls]\nenabled = false\n", count=1))
+    assert not any("cert" in name or "tls" in name or name.endswith("-file") for name in found)
+    assert found["listen-client-urls"] == "http://10.0.0.1:2379,http://127.0.0.1:2379"
+    assert found["initial-cluster"] == "etcd-1=http://10.0.0.1:2380"
+
+
+def test_a_process_keeps_to_its_own_address_and_to_two_gigabytes() -> None:
+    found = of(on_loopback())
+    assert found["listen-client-urls"] == "https://127.0.0.1:2379"
+    assert found["quota-backend-bytes"] == str(2 << 30)
+    assert SAFE.items() <= found.items()
+
+
+def test_ipv6_stands_in_brackets() -> None:
+    cluster = on_hosts()
+    six = replace(cluster, nodes=(replace(cluster.nodes[0], ip="fd00::1"), *cluster.nodes[1:]))
+    found = of(six)
+    assert found["listen-peer-urls"] == "https://[fd00::1]:2380"
+    assert found["initial-cluster"].startswith("etcd-1=https://[fd00::1]:2380,etcd-2=")
+
+
+def test_metrics_have_a_listener_of_their_own_where_asked_for() -> None:
+    assert "listen-metrics-urls" not in of(on_hosts())
+    assert of(replace(on_hosts(), metrics_port=2381))["listen-metrics-urls"] == "http://10.0.0.1:2381"
+
+
+def test_later_wins_the_cluster_a_plugin_the_node() -> None:
+    cluster = on_hosts("[etcd.flags]\nlog-level = 'info'\nmax-wals = 5\nmax-snapshots = 5\n")
+    node = replace(cluster.nodes[0], flags={"log-level": "debug"})
+    mine = replace(cluster, nodes=(node, *cluster.nodes[1:]))
+    found = of(mine, **{"log-level": "warn", "max-wals": "6"})
+    assert [found[name] for name in ("log-level", "max-wals", "max-snapshots")] == ["debug", "6", "5"]
+    assert of(mine, 1)["log-level"] == "info"
+
+
+def test_what_needs_no_restart_is_not_compared() -> None:
+    words = flags.argv(on_hosts(), on_hosts().nodes[0], {})
+    assert {word for word in words if word not in flags.lasting(words)} == {
+        word for word in words if word.startswith("--initial-")
+    }
+
+
+@pytest.mark.parametrize("name", ["a=b", "=", "ETCD_NAME=x"])
+def test_a_directory_that_env_would_take_for_a_variable_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"paths\.bin: .* env\(1\) would take"):
+        on_loopback(Path(f"/clusters/{name}/etcd.toml"))
+
+
+@pytest.mark.parametrize(("version", "minor"), [("3.5.16", (3, 5)), ("3.10.0", (3, 10)), ("4.0.1", (4, 0))])
+def test_minor(version: str, minor: tuple[int, int]) -> None:
+    assert flags.minor(version) == minor
