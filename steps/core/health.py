@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core import gate
 from steps.core.errors import StepsError
 from steps.core.etcd import View, ask_script, own_urls, parse
+from steps.core.rolling import CLUSTER_ID
 from steps.core.service import State, parse_state, state_script
 from steps.core.session import Result
 
@@ -84,6 +85,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
     health.problems += _services(nodes, states)
     health.problems += _etcd(cluster, nodes, views, speaker)
+    health.problems += _identity(cluster, views)
     seen: Mapping[str, datetime | None] = {}
     if cluster.tls.enabled:
         seen = _tls(ctx, [node for node in nodes if node.name in views], health, handshakes=thorough)
@@ -142,6 +144,15 @@ def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], sp
         yield f"a write and a read through {speaker} failed: {spoken.written}"
     if len(set(spoken.hashes.values())) > 1:
         yield f"members hold different data at one revision: {dict(spoken.hashes)}"
+
+
+def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
+    """Whether it is the cluster of the first healthy start that answers."""
+    file = cluster.work / CLUSTER_ID
+    seen = {status.cluster_id for view in views.values() for status in view.statuses.values()}
+    known = file.read_text().strip() if file.exists() else ""
+    if known and (foreign := seen - {known}):
+        yield f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
 
 
 def _member(cluster: Cluster, node: Node, view: View | None, expires: datetime | None) -> MemberHealth:

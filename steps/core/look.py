@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from steps.core import wal as wal_head
 from steps.core.model import Cluster, Node
 from steps.core.resources import Blob, Block, Command, File, Resource, Service, Symlink, User
 
@@ -52,12 +53,12 @@ class Look:
     """One node, as it was when looked at.
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
-    living (version of the running etcd), walparent (owner of the WAL's parent, and one name in it), walmount (the WAL's
-    directory is a mount point), dropins (files that override the unit), digest (of the unit that started the living
-    process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service.
-    `listening`: TCP ports → uid, socket inode. `space`: by path. `member`: a member's data is in the data directory,
-    `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond what the
-    time that the look took explains.
+    living (version of the running etcd), cluster (the ID in the WAL's head), walparent (owner of the WAL's parent, and
+    one name in it), walmount (the WAL's directory is a mount point), dropins (files that override the unit), digest (of
+    the unit that started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`:
+    systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`: by path. `member`: a
+    member's data is in the data directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is
+    ahead of the controller's, beyond what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -182,7 +183,8 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
     lines += [
         f'process "$p" {etcd} "$B"',
         f"[ -d {data}/member ] && echo member=1",
-        f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] && echo wal=1 && break; done',
+        f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
+        f'  echo "walhead=$(od -An -v -tx1 -N {wal_head.HEAD} "$f" 2>/dev/null | tr -d " \\n")"; break; done',
         f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && echo "walparent=$(stat -c %U "$w") $(ls -A "$w" | head -n1)"',
         f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
         *(f"space {shlex.quote(path)}" for path in written_paths(cluster, node)),
@@ -248,6 +250,8 @@ class _Reader:
 
     def look(self) -> Look:
         facts = {name: value for name, value in self._facts.items() if value}
+        if cluster := wal_head.cluster_id(bytes.fromhex(facts.pop("walhead", ""))):
+            facts["cluster"] = cluster
         if facts.get("living") == "same":
             facts["living"] = facts.get("version", "")
         entries = {

@@ -26,7 +26,7 @@ FIT_FOR_3_6 = (3, 5, 32)  # below it, members that were removed can come back af
 def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
     """Raises Refused with every node's problems; warns of what may stay. Changes nothing."""
     cluster = ctx.cluster
-    problems = list(_twins(ctx, nodes))
+    problems = [*_twins(ctx, nodes), *_clusters(ctx, nodes)]
     for node in nodes:
         look = ctx.look(node)
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
@@ -36,6 +36,7 @@ def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
         problems += [f"{node.name}: {problem}" for problem in _not_yet_valid(ctx, node, look)]
         for warning in _warnings(cluster, node, look):
             ctx.warn(warning, node)
+    problems += _majority_lost(ctx, nodes)
     if problems:
         raise Refused(
             "preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again"
@@ -56,6 +57,36 @@ def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
             yield f"{twin.name} and {node.name} are the same machine (one machine-id, one boot)"
         else:
             ctx.warn(f"has the machine-id of {twin.name}: a cloned machine should get its own", node)
+
+
+def _clusters(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
+    """Data that another cluster has written: etcd would run with it, unready for ever ("cluster ID mismatch")."""
+    file = ctx.cluster.work / CLUSTER_ID
+    seen = {node.name: cluster for node in nodes if (cluster := ctx.look(node).facts.get("cluster"))}
+    if not file.exists():
+        if len(set(seen.values())) > 1:
+            listed = ", ".join(f"{name}: {cluster}" for name, cluster in seen.items())
+            yield f"the members' data is of different clusters ({listed}): move aside what is foreign"
+        return
+    known = file.read_text().strip()
+    for node in nodes:
+        if (found := seen.get(node.name, known)) != known:
+            yield (
+                f"{node.name}: a foreign cluster: the ID in {node.paths.wal} is {found}, this cluster's is {known}. "
+                f"Compare the addresses in etcd.toml, find this member's own data; if the cluster was made anew by "
+                f"hand, remove {file}"
+            )
+
+
+def _majority_lost(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
+    """Members are replaced one by one only while the others have a quorum."""
+    cluster = ctx.cluster
+    lost = [node.name for node in nodes if any(vanished_data(cluster, node, ctx.look(node)))]
+    if len(cluster.nodes) - len(lost) < cluster.quorum:
+        yield (
+            f"{len(lost)} of {len(cluster.nodes)} members have lost their data ({', '.join(lost)}): without a quorum "
+            "none can be replaced. Find the data, or restore the newest snapshot on all members"
+        )
 
 
 def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:

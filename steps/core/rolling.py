@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core import flags
-from steps.core.errors import Refused, StepFailed, StepsError, Unhealthy
+from steps.core.errors import NodeFailed, Refused, StepFailed, StepsError, Unhealthy
 from steps.core.etcd import View, ctl, members_script, parse
 from steps.core.gate import ask, healthy, problems, wait_open
 from steps.core.look import UNIT_DIGEST, Look
@@ -65,17 +66,22 @@ def enable(ctx: Context, nodes: Sequence[Node]) -> None:
 
 
 def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
-    """Starts what is stopped, all at once: members block until there is a quorum.
+    """Starts what is stopped, all at once: members block until there is a quorum. Remembers the first health.
 
-    Raises Refused for a member whose data vanished, Unhealthy where members outside the selection are still missing.
+    Raises Refused for a member whose data vanished, Unhealthy where members outside the selection are still missing,
+    where somebody else has a member's data open, and where a member does not come up.
     """
     cluster = ctx.cluster
     _refuse_vanished(ctx, stopped)
+    ctx.each(stopped, lambda node: _refuse_held(ctx, node))
     ctx.each(stopped, lambda node: _script(ctx, node, start_script(cluster, node)))
     for node in stopped:
         ctx.change("etcd is started", node)
     _refuse_to_wait_in_vain(ctx, nodes)
-    view = wait_open(ctx, stopped[0], {node.name: 0 for node in stopped})
+    try:
+        view = wait_open(ctx, (stopped or nodes)[0], {node.name: 0 for node in stopped})
+    except NodeFailed as error:
+        raise _degraded(ctx, nodes, error) from error
     _remember(ctx, view)
 
 
@@ -180,6 +186,42 @@ def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
     lost = [node.name for node in empty if node.name in published]
     if lost:
         raise Refused(f"{', '.join(lost)}: {VANISHED}", hint=REPLACE)
+
+
+def _refuse_held(ctx: Context, node: Node) -> None:
+    """etcd waits for ever for the lock on its database that a second etcd holds."""
+    holder = ctx.sh(node, holder_script(node)).out.strip()
+    if holder:
+        raise Unhealthy(
+            f"{node.name}: {holder} has {node.paths.data} open: a second etcd on the same data? It was not started",
+            hint=f"end that process, then: invoke start --node {node.name}",
+        )
+
+
+def holder_script(node: Node) -> str:
+    """Prints `pid N (name)` of a process that is not the unit's and has the member's database locked."""
+    database = quote(f"{node.paths.data}/member/snap/db")
+    return f"""
+[ -e {database} ] && ! flock --nonblock {database} true || exit 0
+for f in /proc/[0-9]*/fd/*; do [ "$f" -ef {database} ] || continue
+  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in *etcd.service*) exit 0;; esac
+  read -r n </proc/$p/comm; echo "pid $p ($n)"; exit 0; done
+"""
+
+
+def _degraded(ctx: Context, nodes: Sequence[Node], failure: NodeFailed) -> Unhealthy:
+    """What the members do that did not fail. They may just be electing: etcdctl waits for that."""
+    cluster = ctx.cluster
+    urls = [cluster.client_url(node) for node in cluster.nodes if node.name != failure.node]
+    asker = next((node for node in nodes if node.name != failure.node), nodes[0])
+    well = sorted(healthy(cluster, ask(ctx, asker, urls))) if urls else []
+    serving = f"{len(well)} of {len(cluster.nodes)} members serve" + (f" ({', '.join(well)})" if well else "")
+    return Unhealthy(f"degraded: {serving}\n{failure.message}", hint=failure.hint)
+
+
+def remembered(ctx: Context) -> bool:
+    """Whether the cluster has once been healthy, as this controller knows it."""
+    return (ctx.cluster.work / CLUSTER_ID).exists()
 
 
 def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:

@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 LOCKED = 75
 STALL = 30  # seconds without one byte taken by the other side while sending
+LAST_WORDS = 10  # seconds for what a script still says that takes nothing any more
 
 SUDO_PROMPT = "etcd-steps asks for sudo's password"  # our own, for sudo's speaks the host's language
 _SHELL = """\
@@ -34,6 +35,7 @@ done
 """
 # The lock file's content only serves the message; what locks is the flock. Who waits lets its new holder write that.
 _LOCK = """\
+umask 077
 mkdir -p {folder} && exec 9>>{lock} && chmod 600 {lock} || exit 73
 flock -w 0.5 9 || {{ printf 'locked by '; cat {lock}; exit 75; }}
 printf '%s\\n' {holder} >{lock}
@@ -121,7 +123,7 @@ class Session:
         except OSError as error:
             # The script may have failed before it read its payload: its own words say more than the broken pipe.
             broken = error
-        end = time.monotonic() + deadline
+        end = time.monotonic() + (deadline if broken is None else min(deadline, LAST_WORDS))
         try:
             out = self._until(b"\n" + self._token + b" ", end, sink)
         except SessionError as error:
