@@ -1,0 +1,180 @@
+"""The command line as it is typed, with a configuration of its own: what is refused before anything happens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steps import PIPELINE
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("cryptography", "pydantic", "fabric", "paramiko", "asyncssh", "urllib3", "rich", "jinja2")
+GOOD = """\
+[cluster]
+name = "demo"
+[etcd]
+version = "3.5.16"
+[hosts]
+transport = "local"
+[[nodes]]
+name = "etcd-1"
+ip = "127.0.0.1"
+[[nodes]]
+name = "etcd-2"
+ip = "127.0.0.1"
+client_port = 2479
+peer_port = 2480
+[[nodes]]
+name = "etcd-3"
+ip = "127.0.0.1"
+client_port = 2579
+peer_port = 2580
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    for name in ("tasks.py", "invoke.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "etcd.toml").write_text(GOOD)
+    (tmp_path / "plugins").mkdir()
+    return tmp_path
+
+
+def invoke(clone: Path, line: str, **environment: str) -> tuple[int, str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
+    env |= {"PYTHONPATH": str(ROOT), **environment}
+    argv = [sys.executable, "-m", "invoke", *line.split()]
+    ended = subprocess.run(argv, cwd=clone, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+REFUSED = {
+    "an unknown node": ("units --node etcd-9", "--node etcd-9: there is no such node", "known: etcd-1, etcd-2, etcd-3"),
+    "two selections": (
+        "certs --node etcd-1 units --node etcd-2",
+        "two different --node on one command line",
+        "whole chain",
+    ),
+    "two files": ("certs --config a.toml units --config b.toml", "two different --config", "whole chain"),
+    "no such file": ("all --config nowhere.toml", "nowhere.toml: 1 problem", "invoke init"),
+    "plan in a chain": ("plan certs", "plan stands alone", "invoke --dry"),
+    "a node of nothing": ("units --node ,", "--node names nothing", ""),
+}
+
+
+@pytest.mark.parametrize(("line", "said", "hint"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_said_before_anything_is_touched(clone: Path, line: str, said: str, hint: str) -> None:
+    code, out, err = invoke(clone, line)
+    assert code == 2
+    assert said in err
+    assert hint in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (clone / ".etcd").exists()
+
+
+def test_every_problem_of_a_file_is_told_with_its_line(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(GOOD.replace("3.5.16", "latest").replace("[hosts]", "[hosts]\nnodez = 1"))
+    code, _, err = invoke(clone, "all")
+    assert code == 2
+    assert "2 problems" in err
+    assert "line 4: etcd.version" in err
+    assert "line 6: hosts.nodez: unknown key" in err
+
+
+def test_a_file_may_be_named_by_option_or_environment(clone: Path) -> None:
+    (clone / "other.toml").write_text("[nonsense]\n")
+    for code, _, err in (invoke(clone, "plan --config other.toml"), invoke(clone, "plan", ETCD_CONFIG="other.toml")):
+        assert code == 2
+        assert f"{clone}/other.toml: " in err
+
+
+def test_debug_shows_where_it_happened(clone: Path) -> None:
+    code, _, err = invoke(clone, "--debug units --node etcd-9")
+    assert code != 0
+    assert "Traceback" in err
+    assert "there is no such node" in err
+
+
+def test_a_bare_invoke_is_the_table_of_contents(clone: Path) -> None:
+    bare, listed = invoke(clone, ""), invoke(clone, "--list")
+    assert bare[0] == listed[0] == 0
+    for code, out, err in (bare, invoke(clone, "contents")):
+        assert (code, err) == (0, "")
+        places = [out.index(f"[{number}/8]") for number in range(1, 9)]
+        assert places == sorted(places)
+        assert all(f"  {phase.name} " in out for phase in PIPELINE)
+    assert all(f"[{number}/8]" in listed[1] for number in range(1, 9))
+    assert all(f" {name} " in listed[1] for name in ("all", "plan", "status", "stop", "reset", "client", "init"))
+    assert not (clone / ".etcd").exists()
+
+
+@pytest.mark.parametrize("task", ["all", "certs", "start", "verify", "reset"])
+def test_every_option_has_its_help(clone: Path, task: str) -> None:
+    code, out, _ = invoke(clone, f"--help {task}")
+    assert code == 0
+    assert "--node" in out
+    assert "--config" in out
+    lines = out.partition("Options:")[2].splitlines()
+    bare = [line for line in lines if line.strip().startswith("-") and len(line.split()) < 2]
+    for line in bare:
+        following = lines[lines.index(line) + 1]
+        assert following.strip(), line
+
+
+def test_a_broken_plugin_stops_all_but_the_list(clone: Path) -> None:
+    (clone / "plugins" / "bad.py").write_text("import nowhere_to_be_found\n")
+    code, _, err = invoke(clone, "plan")
+    assert code == 2
+    assert "plugins/bad.py:1: ModuleNotFoundError" in err
+    assert not (clone / ".etcd").exists()
+    code, out, _ = invoke(clone, "--list")
+    assert code == 0
+    assert "[1/8]" in out
+    (clone / "etcd.toml").write_text(f'{GOOD}\n[plugins]\ndisable = ["bad"]\n')
+    code, out, err = invoke(clone, "plan")
+    assert code == 4, err
+    assert "bad" in out + err, "it is warned of"
+
+
+def test_a_disabled_plugins_step_stays_listed_and_is_skipped(clone: Path) -> None:
+    (clone / "plugins" / "extra.py").write_text(
+        "from steps.api import Step, hookimpl\n\n"
+        'class Extra(Step):\n    """Something more"""\n    name = "extra"\n    after = "env"\n\n'
+        "@hookimpl\ndef etcd_steps():\n    return [Extra()]\n"
+    )
+    assert "Something more" in invoke(clone, "--list")[1]
+    assert "==> [2/9] extra" in invoke(clone, "plan")[1]
+    (clone / "etcd.toml").write_text(f'{GOOD}\n[plugins]\ndisable = ["extra"]\n')
+    assert "Something more" in invoke(clone, "--list")[1]
+    code, out, _ = invoke(clone, "plan")
+    assert (code, "extra" in out) == (4, False)
+    code, _, err = invoke(clone, "--dry extra")
+    assert code == 2
+    assert "disabled" in err
+
+
+def test_reset_on_no_terminal_wants_the_name(clone: Path) -> None:
+    code, _, err = invoke(clone, "reset")
+    assert code == 3
+    assert "--yes demo" in err
+
+
+def test_an_unknown_task_is_invokes_own_error(clone: Path) -> None:
+    code, _, err = invoke(clone, "al")
+    assert code == 1
+    assert "al" in err
+    assert "Traceback" not in err
+
+
+def test_loading_the_tasks_loads_nothing_heavy(clone: Path) -> None:
+    loaded = f"[name for name in {HEAVY!r} if name in sys.modules]"
+    code = f"import sys; sys.path.insert(0, {str(clone)!r}); import tasks; print({loaded})"
+    argv = [sys.executable, "-c", code]
+    said = subprocess.run(argv, cwd=clone, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert said.stdout == "[]\n"

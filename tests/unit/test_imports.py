@@ -1,0 +1,133 @@
+"""Imports go one way, and what is heavy is imported only where it is used: read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steps import PIPELINE
+
+ROOT = Path(__file__).parents[2]
+PHASES = tuple(phase.name for phase in PIPELINE)
+HEAVY = {"cryptography", "pydantic", "fabric", "paramiko", "asyncssh", "urllib3", "rich", "jinja2"}
+# Modules that are themselves imported only inside functions: they have what is heavy on top.
+LAZY = {
+    *("steps.core.config", "steps.core.schema", "steps.core.rules", "steps.core.explain", "steps.core.findings"),
+    *("steps.core.flag_rules", "steps.core.pki", "steps.core.store", "steps.core.validate", "steps.core.web"),
+    *("steps.core.tlscheck", "steps.core.handshake", "steps.core.ssh", "steps.core.releases", "steps.core.authority"),
+    "steps.testing",
+    *("steps.shipped.builtin", "steps.shipped.github", "steps.shipped.debian", "steps.shipped.path"),
+}
+
+
+def module(file: Path) -> str:
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+SOURCES = {module(file): ast.parse(file.read_text()) for file in sorted(ROOT.glob("steps/**/*.py"))}
+
+
+def typing_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(node: ast.AST, *, deep: bool) -> Iterator[str]:
+    """The modules that are imported at run time; `deep`: inside functions too."""
+    for child in ast.iter_child_nodes(node):
+        if typing_only(child) or (isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) and not deep):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            base = child.module or ""
+            yield from (full if (full := f"{base}.{alias.name}") in SOURCES else base for alias in child.names)
+        else:
+            yield from imports(child, deep=deep)
+
+
+def ours(name: str, *, deep: bool = True) -> set[str]:
+    return {found for found in imports(SOURCES[name], deep=deep) if found.partition(".")[0] == "steps"}
+
+
+def under(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+CORE = [name for name in SOURCES if under(name, "steps.core")]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_core_never_imports_a_phase_or_an_operation(name: str) -> None:
+    allowed = ("steps.core", "steps.shipped") if name == "steps.core.plugins" else ("steps.core",)
+    assert {found for found in ours(name) if not under(found, *allowed)} == set()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_phase_is_one_file_that_imports_core_alone(phase: str) -> None:
+    assert f"steps.{phase}" in SOURCES
+    assert {found for found in ours(f"steps.{phase}") if not under(found, "steps.core")} == set()
+
+
+def test_operations_import_no_phase() -> None:
+    for name in SOURCES:
+        if under(name, "steps.ops") and name != "steps.ops":
+            assert {found for found in ours(name) if not under(found, "steps.core", "steps.ops")} == set(), name
+
+
+def test_what_is_shipped_imports_core_alone() -> None:
+    for name in SOURCES:
+        if under(name, "steps.shipped"):
+            assert {found for found in ours(name) if not under(found, "steps.core", "steps.shipped")} == set(), name
+
+
+def test_errors_and_the_model_stand_below_all() -> None:
+    assert ours("steps.core.errors") == set()
+    for name in ("model", "contracts", "resources", "hooks"):
+        assert ours(f"steps.core.{name}") == set(), name
+
+
+def test_no_module_waits_for_itself() -> None:
+    """Top-level imports make no circle."""
+    graph = {name: ours(name, deep=False) & SOURCES.keys() for name in SOURCES}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way, name])
+        if name not in done:
+            for each in graph[name]:
+                visit(each, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+PLUGINS = sorted([*ROOT.glob("plugins/*.py"), *ROOT.glob("examples/plugins/**/*.py")])
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=lambda file: file.name)
+def test_plugins_import_the_api_alone(file: Path) -> None:
+    found = set(imports(ast.parse(file.read_text()), deep=True))
+    assert {name for name in found if under(name, "steps")} <= {"steps.api", "steps.testing"}
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - LAZY))
+def test_what_is_heavy_is_imported_where_it_is_used(name: str) -> None:
+    top = set(imports(SOURCES[name], deep=False))
+    assert {found for found in top if found.partition(".")[0] in HEAVY} == set()
+    assert top & LAZY == set(), "these bring what is heavy with them"
+
+
+def test_tasks_py_has_no_logic() -> None:
+    tree = ast.parse((ROOT / "tasks.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.If, ast.For, ast.ClassDef))]
+    assert {name for name in imports(tree, deep=True) if under(name, "steps")} == {
+        "steps",
+        "steps.core.namespace",
+        "steps.ops",
+    }

@@ -1,0 +1,236 @@
+"""May anything be changed? What was seen on the nodes decides: each row is one fault and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from clusters import on_hosts, on_loopback, seen
+
+from steps.core.errors import Refused
+from steps.core.look import Entry, Look, Process, Space
+from steps.core.model import Cluster, Node
+from steps.core.places import unit_file
+from steps.core.preflight import owners_script, preflight
+from steps.core.session import Result
+
+
+@dataclass
+class Ctx:
+    """What the preflight asks of a run. `looks`: by node; `says`: what a script on a node prints."""
+
+    cluster: Cluster
+    looks: dict[str, Look]
+    says: str = ""
+    warnings: list[str] = field(default_factory=list)
+    store: Any = field(default_factory=lambda: SimpleNamespace(ca=lambda: None, pair=lambda _name: None))
+
+    def look(self, node: Node) -> Look:
+        return self.looks[node.name]
+
+    def sh(self, _node: Node, _script: str) -> Result:
+        return Result(0, self.says, "")
+
+    def warn(self, message: str, node: Node | None = None) -> None:
+        self.warnings.append(f"{node.name if node else ''}: {message}")
+
+    @staticmethod
+    def now() -> int:
+        return 1_700_000_000
+
+
+def asked(cluster: Cluster, second: Look | None = None, says: str = "") -> tuple[str, list[str]]:
+    """What stops the run, and what is warned of, where the second node is like that and the others are well."""
+    looks = {node.name: seen(cluster, facts={"machine": node.name, "boot": node.name}) for node in cluster.nodes}
+    if second is not None:
+        looks["etcd-2"] = second
+    ctx = Ctx(cluster, looks, says)
+    message = ""
+    try:
+        preflight(ctx, cluster.nodes)  # type: ignore[arg-type]  # a stand-in
+    except Refused as error:
+        message = error.message
+    return message, ctx.warnings
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return on_hosts(file=tmp_path / "etcd.toml")
+
+
+def test_fit_hosts_pass(cluster: Cluster) -> None:
+    assert asked(cluster) == ("", [])
+
+
+def space(cluster: Cluster, path: str, **changes: Any) -> dict[str, Space]:
+    usual = seen(cluster).space
+    return {**usual, path: replace(usual[path], **changes)}
+
+
+SMALL = 100 << 20
+DATA, WAL, BIN = "/data/etcd/data", "/data/etcd/wal", "/usr/local/bin"
+DROP_IN = "/etc/systemd/system/etcd.service.d/x.conf"
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "another CPU": ({"facts": {"arch": "mips64"}}, "no etcd is made for its CPU (mips64)"),
+    "a mount point": (
+        {"facts": {"walmount": "1"}},
+        f'{WAL} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{WAL}/etcd/wal"',
+    ),
+    "a parent of somebody": (
+        {"facts": {"walparent": "postgres base"}},
+        "/data/etcd belongs to postgres and is not empty; etcd, as etcd, must own the directory",
+    ),
+    "a drop-in": (
+        {"unit": {"DropInPaths": DROP_IN, "EnvironmentFiles": "/etc/default/etcd (ignore_errors=yes)"}},
+        f"overridden by {DROP_IN}, /etc/default/etcd",
+    ),
+    "a foreign member": (
+        {"member": True, "wal": True},
+        f"{DATA} holds a member's data and there is no /etc/systemd/system/etcd.service",
+    ),
+    "an older etcd is wanted": (
+        {"facts": {"version": "3.6.1", "living": "3.6.1"}, "process": Process(5, "x", (), 0)},
+        "etcd 3.6.1 has written this member's data: 3.5.16 cannot read it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("look", "said"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_stops_everything_and_names_the_node(cluster: Cluster, look: dict[str, Any], said: str) -> None:
+    facts = {"machine": "2", "boot": "2", **look.get("facts", {})}
+    message, _ = asked(cluster, seen(cluster, **{**look, "facts": facts}))
+    (line,) = message.splitlines()[1:]
+    assert line.startswith("  etcd-2: ")
+    assert said in line
+
+
+def test_systemd_must_run(cluster: Cluster) -> None:
+    look = seen(cluster, facts={"machine": "2", "boot": "2"})
+    without = replace(look, facts={name: value for name, value in look.facts.items() if name != "systemd"})
+    assert "etcd-2: systemd is not running there" in asked(cluster, without)[0]
+
+
+def own(cluster: Cluster, **changes: Any) -> Look:
+    return seen(cluster, **{"facts": {"machine": "2", "boot": "2"}, **changes})
+
+
+def test_room_is_needed_by_filesystem_and_only_for_the_first_start(cluster: Cluster) -> None:
+    tight = {**space(cluster, WAL, free=SMALL, device="2")}
+    assert f"{WAL}: 100 MB free, 128 MB are needed" in asked(cluster, own(cluster, space=tight))[0]
+    shared = {path: replace(each, free=200 << 20) for path, each in seen(cluster).space.items()}
+    assert "200 MB free, 228 MB are needed" in asked(cluster, own(cluster, space=shared))[0]
+    apart = {**shared, BIN: replace(shared[BIN], device="9")}
+    assert "needed" not in asked(cluster, own(cluster, space=apart))[0]
+    living = {
+        "facts": {"machine": "2", "boot": "2", "binary": "x", "version": "3.5.16"},
+        "member": True,
+        "wal": True,
+        "entries": {unit_file(cluster, cluster.nodes[0]): Entry("file", content="")},
+    }
+    assert asked(cluster, own(cluster, space=tight, **living))[0] == ""
+
+
+def test_a_read_only_filesystem(cluster: Cluster) -> None:
+    message, _ = asked(cluster, own(cluster, space=space(cluster, DATA, writable=False)))
+    assert f"{DATA} cannot be written to: a read-only filesystem?" in message
+
+
+def test_less_room_than_the_quota_is_warned_of(cluster: Cluster) -> None:
+    message, warnings = asked(cluster, own(cluster, space=space(cluster, DATA, total=5 << 30)))
+    assert message == ""
+    assert warnings == [f"etcd-2: {DATA} is on 5120 MB, less than quota-backend-bytes (6144 MB)"]
+
+
+@pytest.mark.parametrize(("skew", "said"), [(0, ""), (1, ""), (-1, ""), (2, "2 s ahead of"), (-3, "3 s behind")])
+def test_a_clock_that_is_off_is_warned_of(cluster: Cluster, skew: int, said: str) -> None:
+    message, warnings = asked(cluster, own(cluster, skew=skew))
+    assert message == ""
+    assert [f"etcd-2: its clock is {said} this controller's"] * bool(said) == warnings
+
+
+def test_a_clock_before_the_certificates_is_refused(cluster: Cluster) -> None:
+    message, _ = asked(cluster, own(cluster, skew=-7200))
+    assert "etcd-2: its clock is 7200 s behind: there its certificate is not valid yet" in message
+
+
+def test_one_machine_under_two_names_and_a_clone_of_it(cluster: Cluster) -> None:
+    twin = own(cluster, facts={"machine": "etcd-1", "boot": "etcd-1"})
+    assert "etcd-1 and etcd-2 are the same machine" in asked(cluster, twin)[0]
+    clone = own(cluster, facts={"machine": "etcd-1", "boot": "other"})
+    assert asked(cluster, clone) == ("", ["etcd-2: has the machine-id of etcd-1: a cloned machine should get its own"])
+
+
+def test_processes_of_one_machine_are_no_twins(tmp_path: Path) -> None:
+    local = on_loopback(tmp_path / "etcd.toml")
+    look = seen(local)
+    ctx = Ctx(local, {node.name: look for node in local.nodes})
+    preflight(ctx, local.nodes)  # type: ignore[arg-type]  # a stand-in
+    assert ctx.warnings == []
+
+
+def test_taken_ports_are_told_with_whoever_holds_them(cluster: Cluster) -> None:
+    taken = own(cluster, listening={2379: (("0", "77"),), 2380: (("33", "78"),), 22: (("0", "1"),)})
+    message, _ = asked(cluster, taken, says="77 pid 812 (postgres)\n")
+    assert message.splitlines()[1:] == [
+        "  etcd-2: port 2379 is taken by pid 812 (postgres)",
+        "  etcd-2: port 2380 is taken by a process of uid 33",
+    ]
+    ours = replace(taken, process=Process(812, "x", (), 0))
+    assert "port" not in asked(cluster, ours)[0]
+
+
+VERSIONS = [
+    ("3.5.16", "3.5.16", ""),
+    ("3.5.15", "3.5.16", ""),
+    ("3.4.27", "3.5.16", ""),
+    ("3.4.27", "3.6.4", "skips a minor release: go by 3.5 first"),
+    ("3.5.16", "3.6.4", "go by 3.5.32 or later first"),
+    ("3.5.32", "3.6.4", ""),
+    ("3.5.16", "3.4.27", "3.4.27 cannot read it"),
+]
+
+
+@pytest.mark.parametrize(("runs", "wanted", "said"), VERSIONS)
+def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wanted: str, said: str) -> None:
+    cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
+    facts = {"machine": "2", "boot": "2", "living": runs, "version": runs}
+    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    message, _ = asked(cluster, running, says="Authentication Status: false\n")
+    assert (said in message) if said else (message == "")
+
+
+def test_a_lower_patch_release_is_warned_of(tmp_path: Path) -> None:
+    cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
+    facts = {"machine": "2", "boot": "2", "living": "3.5.30", "version": "3.5.30"}
+    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    assert asked(cluster, running) == ("", ["etcd-2: etcd 3.5.30 -> 3.5.16: a lower patch release"])
+
+
+def test_auth_is_off_for_the_way_to_3_5(tmp_path: Path) -> None:
+    cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
+    facts = {"machine": "2", "boot": "2", "living": "3.4.27", "version": "3.4.27"}
+    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    assert "auth is on" in asked(cluster, running, says="Authentication Status: true\nAuthRevision: 3\n")[0]
+
+
+def test_every_nodes_problems_are_told_at_once(cluster: Cluster) -> None:
+    bad = seen(cluster, facts={"arch": "mips64", "walmount": "1", "machine": "x", "boot": "y"})
+    looks = {node.name: replace(bad, facts={**bad.facts, "machine": node.name}) for node in cluster.nodes}
+    with pytest.raises(Refused) as caught:
+        preflight(Ctx(cluster, looks), cluster.nodes)  # type: ignore[arg-type]  # a stand-in
+    assert caught.value.message.count("mips64") == caught.value.message.count("mount point") == 3
+
+
+def test_the_owners_of_sockets_are_found() -> None:
+    import os
+    import socket
+    import subprocess
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        inode = str(os.fstat(server.fileno()).st_ino)
+        said = subprocess.check_output(["sh", "-c", owners_script([inode, "4"])], text=True)
+    name = Path("/proc/self/comm").read_text().strip()
+    assert said == f"{inode} pid {os.getpid()} ({name})\n"
