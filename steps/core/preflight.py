@@ -203,12 +203,13 @@ def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
 
 def owners_script(inodes: Sequence[str]) -> str:
     """Prints `inode pid N (name)` for each socket inode whose process can be seen."""
-    pattern = "|".join(f"socket:\\[{inode}\\]" for inode in inodes)
+    pattern = "|".join(f"*'-> socket:[{inode}]'" for inode in inodes)
+    # One process lists all descriptors: a readlink for each takes seconds.
     return f"""
-for f in /proc/[0-9]*/fd/*; do l=$(readlink "$f" 2>/dev/null) || continue
-  case $l in {pattern}) p=${{f#/proc/}}; p=${{p%%/*}}; read -r n </proc/$p/comm; i=${{l#*[}}
-    echo "${{i%]}} pid $p ($n)";; esac
-done
+ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r l; do case $l in
+  /proc/*) p=${{l#/proc/}}; p=${{p%%/*}};;
+  {pattern}) read -r n 2>/dev/null </proc/$p/comm || continue; i=${{l##*[}}; echo "${{i%]}} pid $p ($n)";;
+esac; done
 true
 """
 
