@@ -50,6 +50,7 @@ class Command:
         self._current = ""
         self._lock: filelock.BaseFileLock | None = None
         self._log: RunLog | None = None
+        self._changed: dict[str, list[str]] = {}  # node → what this run has changed there
         self.task = ""  # the name of the one that runs
         if any("node" in task.options for task in tasks):
             _ = self.nodes  # a wrong file or an unknown node stops the command here
@@ -132,6 +133,13 @@ class Command:
         done = f"done: {', '.join(self._done)}; " if self._done else ""
         return f"{done}not done: {self._current}. A re-run is safe and goes on from here"
 
+    def tell(self) -> None:
+        """After a run that did not come to its end: what it has changed on each node."""
+        if self._changed:
+            rows = [(node.name, self._changed.get(node.name, [])) for node in self.nodes]
+            table = [[name, str(len(changes)), changes[-1] if changes else "-"] for name, changes in rows]
+            self.report.table(("NODE", "CHANGES", "THE LAST OF THEM"), table)
+
     def close(self, code: int, error: str) -> None:
         """Ends the run, whose exit code and error message are kept in the log, if it has one."""
         if "ctx" in vars(self):
@@ -162,9 +170,13 @@ class Command:
 
         names = [node.name for node in self.nodes]
         self._log = RunLog(self.cluster.work / "log", who=who, command=command_line(self._calls), nodes=names)
-        self.report.heard = lambda kind, node, what: self._keep(
-            lambda log: log.event(kind, self._current or self.task, node, what)
-        )
+        self.report.heard = self._hear
+
+    def _hear(self, kind: str, node: str, what: str) -> None:
+        """`node`: one or several names, or none."""
+        for name in node.split(", ") if kind == "change" and node else ():
+            self._changed.setdefault(name, []).append(what)
+        self._keep(lambda log: log.event(kind, self._current or self.task, node, what))
 
     def _keep(self, write: Callable[[RunLog], None]) -> None:
         """A log that cannot be written ends no run: half of a rolling restart would be worse."""

@@ -54,6 +54,7 @@ class StepsExecutor(Executor):
             code, said = DIFFERS if command.differs else 0, ""
         except KeyboardInterrupt:
             code, said = INTERRUPTED, "interrupted"
+            _tell(command)
             _complain("interrupted: what had begun on a node was finished, nothing else was started", _state(command))
         except BrokenPipeError:
             # Whoever read our words has gone (`| head`): nothing more is begun, and nothing more can be said.
@@ -63,6 +64,7 @@ class StepsExecutor(Executor):
             code, said = error.exit_code, error.message
             if debug:
                 raise
+            _tell(command)
             _complain(f"error: {error.message}", f"next: {error.hint}" if error.hint else "", _state(command))
         finally:
             if command is not None:
@@ -76,6 +78,11 @@ class StepsExecutor(Executor):
 
 def _state(command: Command | None) -> str:
     return command.progress() if command is not None else ""
+
+
+def _tell(command: Command | None) -> None:
+    if command is not None:
+        command.tell()
 
 
 def _complain(*lines: str) -> None:

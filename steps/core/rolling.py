@@ -88,14 +88,19 @@ def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
 def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> None:
     """Rolls the nodes named in `reasons`; stops at the first failure.
 
-    Raises Refused where the rest would have no quorum, StepFailed where the cluster is not healthy to begin with.
+    Raises Refused where the rest would have no quorum, StepFailed where the cluster is not healthy to begin with,
+    Unhealthy where an alarm is up.
     """
     cluster = ctx.cluster
     asker = next(node for node in nodes if ctx.look(node).process is not None)
     view = ask(ctx, asker)
+    if view.alarms:
+        raise Unhealthy(
+            f"no member was restarted: alarm {', '.join(view.alarms)}", hint="mend that first: invoke doctor"
+        )
     well = healthy(cluster, view)
-    if not well:
-        # No quorum: nobody is served, so nothing is lost by restarting all that differ at once.
+    if len(well) < cluster.quorum:
+        _refuse_to_cut_off(ctx, nodes, view)
         _restart_together(ctx, order(cluster, nodes, reasons), reasons)
         return
     sick = [node for node in order(cluster, nodes, reasons) if node.name not in well]
@@ -111,6 +116,21 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
             )
         _keep_quorum(ctx, node, view)
         _restart_one(ctx, node, view, reasons[node.name])
+
+
+def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
+    """All that differ are restarted at once only where nobody is served, so that nothing is lost by it.
+
+    A member with a leader serves reads at least; one that systemd calls active has served, and may answer others.
+    """
+    cluster = ctx.cluster
+    led = any(status.leader != "0" for status in view.statuses.values())
+    mute = [node for node in nodes if cluster.client_url(node) not in view.statuses]
+    if led or any(ctx.look(node).unit.get("ActiveState") == "active" for node in mute):
+        raise StepFailed(
+            f"no member was restarted, for the cluster is not healthy: {'; '.join(problems(cluster, view))}",
+            hint="mend that first: invoke verify",
+        )
 
 
 def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
