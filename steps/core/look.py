@@ -134,7 +134,8 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
     if paths:
         lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted(paths)} 2>/dev/null")
-    files = [r.path for r in resources if isinstance(r, File)]
+    # Several steps declare the binaries; hashing one takes a tenth of a second.
+    files = list(dict.fromkeys(r.path for r in resources if isinstance(r, File)))
     if files:
         # A pipe or a device in a file's place would never end.
         lines.append(f'set --; for f in {quoted(files)}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')

@@ -76,14 +76,15 @@ class Lab:
     _pipe: int = -1
 
     @classmethod
-    def up(cls, count: int, *, state: Path, keep: bool = False) -> Lab:
+    def up(cls, count: int, *, state: Path, keep: bool = False, packages: Sequence[str] = ()) -> Lab:
         """`count` running hosts, etcd-1 …. `state` is a directory of their own for keys, logs and configurations.
 
-        It is emptied first, and what still runs from it is ended. It must not be below /run, which the lab hides.
+        `state` is emptied first, and what still runs from it is ended. It must not be below /run, which the lab hides.
+        `packages`: what the hosts have besides rootfs.PACKAGES.
         """
         if missing := [program for program in NEEDED if not shutil.which(program)]:
             raise LabError(f"this machine lacks {', '.join(missing)}: run tests/hosts/install")
-        root = rootfs()
+        root = rootfs(packages)
         tidy()
         allow_watchers()
         if runs_from(state, read_pid(state / "anchor.pid")):

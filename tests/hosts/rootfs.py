@@ -7,7 +7,7 @@ import hashlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +32,8 @@ AuthorizedKeysFile /etc/ssh/lab_keys .ssh/authorized_keys
 END
 rm -rf /etc/ssh/ssh_host_* /etc/machine-id /etc/hostname /etc/resolv.conf
 rm -rf /var/cache/apt /var/lib/apt/lists /usr/share/doc /usr/share/man
-if ls /usr/bin/python* 2>/dev/null; then echo 'the hosts must have no python'; exit 1; fi
 """
+WITHOUT_PYTHON = "if ls /usr/bin/python* 2>/dev/null; then echo 'the hosts must have no python'; exit 1; fi\n"
 
 
 def distribution() -> tuple[str, str]:
@@ -70,18 +70,23 @@ def locked(name: str) -> Iterator[Path]:
         yield CACHE
 
 
-def rootfs() -> Path:
-    """The root filesystem, built where it is not there yet (about 45 s). A killed build leaves nothing that is used."""
+def rootfs(extra: Sequence[str] = ()) -> Path:
+    """The root filesystem, built where it is not there yet (about 45 s). A killed build leaves nothing that is used.
+
+    With `extra` packages it is another one, which may have python: what our hosts never have, others need.
+    """
     name, codename = distribution()
     suite = "bookworm" if name == "debian" else codename
-    recipe = hashlib.sha256(f"{PACKAGES}{PREPARE}".encode()).hexdigest()[:12]
+    packages = ",".join([PACKAGES, *extra])
+    prepare = PREPARE if extra else PREPARE + WITHOUT_PYTHON
+    recipe = hashlib.sha256(f"{packages}{prepare}".encode()).hexdigest()[:12]
     with locked("rootfs") as cache:
         final, building = cache / f"{suite}-{recipe}", cache / "building"
         if not final.exists():
             shutil.rmtree(building, ignore_errors=True)
-            options = ["--force-check-gpg", "--variant=minbase", f"--include={PACKAGES}", "--components=main"]
+            options = ["--force-check-gpg", "--variant=minbase", f"--include={packages}", "--components=main"]
             _alone(["debootstrap", *options, suite, str(building), mirror()])
-            _alone(["chroot", str(building), "sh", "-c", PREPARE])
+            _alone(["chroot", str(building), "sh", "-c", prepare])
             building.rename(final)
     return final
 
