@@ -1,0 +1,161 @@
+"""Faults while etcd comes to the controller and from there to the hosts (download, distribute)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Writing
+from deploy import Deployed, deploy, pids
+from host import Host, each
+from invariants import intact
+from lab import Lab
+from releases import Releases
+from runs import Running, ended, started
+
+BINARY = "/usr/local/bin/etcd"
+HALF = 1_000_000  # bytes
+# A disk with room for what is installed and for a part of what comes.
+FULL = """
+size=$(du -sm /usr/local/bin | cut -f1); mkdir -p /small
+mount -t tmpfs -o mode=755,size=$((size + 10))m small /small
+cp -p /usr/local/bin/* /small; mount --bind /small /usr/local/bin
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Three members of the last but one version, while the last one is what etcd.toml asks for."""
+    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
+    version = releases.versions[-2]
+    made = deploy(lab, tmp_path_factory.mktemp("transfer"), "", nodes=nodes, etcd={"version": version})
+    made.invoke("all")
+    made.edit(etcd={"version": releases.versions[-1]})
+    made.invoke("download")
+    return made
+
+
+def installed(host: Host) -> str:
+    return host.sh(f"{BINARY} --version | head -n1").split()[-1]
+
+
+def binaries(host: Host) -> str:
+    """The living process and what is installed, whole."""
+    return host.sh("systemctl show etcd -P MainPID; sha256sum /usr/local/bin/*")
+
+
+def running(host: Host) -> str:
+    return host.sh('"/proc/$(systemctl show etcd -P MainPID)/exe" --version | head -n1').split()[-1]
+
+
+def test_a_version_that_the_mirror_lacks(cluster: Deployed, writing: Writing) -> None:
+    config = cluster.config.read_text()
+    cluster.edit(etcd={"version": "3.5.99"})
+    with intact(cluster, writing, still=cluster.hosts):
+        said = cluster.invoke("download", code=1).stderr
+    cluster.config.write_text(config)
+    assert "/v3.5.99/" in said
+    assert "404" in said
+
+
+def test_a_tarball_with_another_digest_than_the_pinned_one(cluster: Deployed, writing: Writing) -> None:
+    config = cluster.config.read_text()
+    pinned = "0" * 64
+    cluster.edit(release={"sha256": {"amd64": pinned, "arm64": pinned}})
+    with intact(cluster, writing, still=cluster.hosts):
+        said = cluster.invoke("download", code=1)
+        cluster.config.write_text(config)
+        again = cluster.invoke("download").stdout
+    sums = next(Path(cluster.lab.state / "cache").rglob(f"*{version(cluster)}*/release.json")).read_text()
+    (actual,) = [line.split('"')[3] for line in sums.splitlines() if '"tarball"' in line]
+    assert pinned in said.stderr
+    assert actual in said.stderr
+    assert "is in the cache" in again  # which was not poisoned, nor thrown away
+
+
+def version(cluster: Deployed) -> str:
+    (line,) = [line for line in cluster.config.read_text().splitlines() if line.startswith("version")]
+    return line.split('"')[1]
+
+
+def test_the_disk_gets_full_in_the_middle_of_an_upload(cluster: Deployed, writing: Writing) -> None:
+    host = cluster.hosts[1]
+    old, before = installed(host), binaries(host)
+    host.sh(FULL)
+    try:
+        with intact(cluster, writing):
+            said = cluster.invoke("distribute", "--node", host.name, code=1).stderr
+        assert f"{host.name}: distribute failed at: {BINARY}" in said
+        assert "No space left on device" in said
+        assert f"next: mend the cause, then: invoke distribute --node {host.name}" in said
+        assert (installed(host), running(host)) == (old, old)
+        assert binaries(host) == before
+    finally:
+        host.sh("umount /usr/local/bin /small")
+
+
+def staged(host: Host) -> int:
+    """Bytes of what is being uploaded."""
+    said = host.sh("stat -c %s /usr/local/bin/.etcd-steps.* 2>/dev/null || true")
+    return int(said.split()[0]) if said else 0
+
+
+def halfway(process: Running, host: Host) -> None:
+    while staged(host) < HALF:
+        assert process.poll() is None, ended(process)
+
+
+def slowed(cluster: Deployed, host: Host) -> None:
+    """What goes to the host is held to 20 Mbit/s."""
+    words = f"tc qdisc replace dev {host.name} root tbf rate 20mbit burst 64kbit latency 400ms"
+    cluster.lab.output(words.split())
+
+
+def unslowed(cluster: Deployed, host: Host) -> None:
+    cluster.lab.output(f"tc qdisc del dev {host.name} root".split())
+
+
+@pytest.mark.parametrize("how", ["the cable is pulled", "sshd dies"])
+def test_the_connection_drops_in_the_middle_of_an_upload(cluster: Deployed, writing: Writing, how: str) -> None:
+    leader = cluster.leader()
+    host = next(host for host in cluster.hosts if host.name != leader)
+    old, before = installed(host), binaries(host)
+    slowed(cluster, host)
+    try:
+        with intact(cluster, writing):
+            with started(cluster, "distribute", "--node", host.name) as process:
+                halfway(process, host)
+                begun = time.monotonic()
+                if how == "sshd dies":
+                    host.sh("pkill -KILL -f 'sshd.*: roo[t]'")
+                else:
+                    host.cut()
+                code, said = ended(process)
+                took = time.monotonic() - begun
+            host.heal()
+            unslowed(cluster, host)
+            # A host that could not hear of the run's end holds its lock until its sshd hears, or somebody ends it.
+            host.sh("pkill -f 'sshd.*: roo[t]'", check=False)
+        assert code == 1, said
+        assert took < 60, took
+        assert f"error: {host.name}: " in said
+        assert "run the same command again" in said
+    finally:
+        host.heal()
+    assert (installed(host), running(host)) == (old, old)
+    assert binaries(host) == before
+    cluster.wait_healthy()
+
+
+def test_binaries_are_replaced_under_running_members(cluster: Deployed, writing: Writing) -> None:
+    """A running file cannot be written to (ETXTBSY); it can be renamed over."""
+    old, before, new = running(cluster.hosts[0]), pids(cluster.hosts), version(cluster)
+    with intact(cluster, writing):
+        cluster.invoke("distribute")
+    assert pids(cluster.hosts) == before
+    assert each(installed, cluster.hosts) == [new] * 3
+    assert each(running, cluster.hosts) == [old] * 3
+    with intact(cluster, writing):
+        cluster.invoke("start")
+    assert each(running, cluster.hosts) == [new] * 3
