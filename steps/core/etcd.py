@@ -103,7 +103,7 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     lines = [
         ctl(cluster, node) + _ASK,
         f"ask status {some} --command-timeout={STATUS_TIMEOUT}s -w json endpoint status",
-        'answered=; case $o in *\'"Endpoint"\'*) answered=1;; esac',
+        "answered=; case $o in *'\"Endpoint\"'*) answered=1;; esac",
         f"ask health {some} endpoint health",
         # Where nobody has a status, each further question would only take its whole deadline.
         '[ -n "$answered" ] || exit 0',
@@ -125,6 +125,12 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
             f'[ $g != 0 ] || ctl {own} lease revoke "$l" >/dev/null 2>&1',
         ]
     return "\n".join([*lines, "true"]) + "\n"
+
+
+def hashes_script(cluster: Cluster, node: Node, endpoints: Sequence[str], revision: int) -> str:
+    """What each of `endpoints` has as the hash of its data at one revision; `parse` reads it. Only reads."""
+    words = quoted([f"--endpoints={','.join(endpoints)}", f"--rev={revision}"])
+    return f"{ctl(cluster, node)}{_ASK}ask hashes {words} -w json endpoint hashkv\ntrue\n"
 
 
 def parse(output: str) -> View:

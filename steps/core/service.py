@@ -102,10 +102,11 @@ def log_script(cluster: Cluster, node: Node, lines: int = 12) -> str:
 def last_log_script(cluster: Cluster, node: Node, unit: Mapping[str, str], lines: int = 60) -> str:
     """As log_script, of the member's last start alone, so that old troubles are not read as new ones.
 
-    `unit`: systemd's properties. While systemd restarts it again and again, the last start may have said nothing yet.
+    `unit`: systemd's properties. Where systemd starts it again and again, a start under way has said nothing yet.
     """
     invocation = unit.get("InvocationID", "")
-    if not cluster.systemd or not invocation or unit.get("NRestarts", "0") != "0":
+    again = unit.get("NRestarts", "0") != "0" and unit.get("SubState") == "start"
+    if not cluster.systemd or not invocation or again:
         return log_script(cluster, node, lines)
     fields = quote(f"_SYSTEMD_INVOCATION_ID={invocation}") + " + " + quote(f"INVOCATION_ID={invocation}")
     return f"journalctl {fields} --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steps.ops.client import client
 from steps.ops.contents import contents
+from steps.ops.doctor import doctor
 from steps.ops.init import init
 from steps.ops.log import log
 from steps.ops.plan import plan
@@ -12,4 +13,4 @@ from steps.ops.reset import reset
 from steps.ops.status import status
 from steps.ops.stop import stop
 
-OPERATIONS = (plan, status, log, stop, reset, client, init, plugins, plugin__new, contents)
+OPERATIONS = (plan, status, doctor, log, stop, reset, client, init, plugins, plugin__new, contents)

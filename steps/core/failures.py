@@ -1,0 +1,138 @@
+"""The failures that are known by name: what each is, which command mends it, and what the logs say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A known failure. `mend` may use {node}, {ctl} (etcdctl, its environment sourced), {cert}, {ca}, {id}, {say}.
+
+    `aside`: it does not explain why a member does not serve.
+    """
+
+    what: str
+    mend: str
+    aside: bool = False
+
+
+_REPLACE = '{ctl} member remove {id}, then add it anew: docs/operations.md, "A member\'s data is gone"'
+
+FAILURES: Mapping[str, Failure] = {
+    "host-unreachable": Failure("the host cannot be reached", "{say}"),
+    "not-deployed": Failure("nothing is installed there", "invoke all"),
+    "port-taken": Failure("another process has etcd's port", "end that process, then: invoke start --node {node}"),
+    "second-etcd": Failure(
+        "a second etcd works on this member's data directory", "on {node}: kill {id}, then: invoke start --node {node}"
+    ),
+    "overridden": Failure(
+        "drop-ins, environment files or variables override the unit",
+        "move what they say into etcd.toml, remove them, on {node}: systemctl daemon-reload, then: "
+        "invoke units start --node {node}",
+        aside=True,
+    ),
+    "unknown-flag": Failure(
+        "the unit has a flag that this etcd does not know",
+        "take it out of etcd.toml, if it stands there, then: invoke units start --node {node}",
+    ),
+    "bad-flag": Failure(
+        "etcd does not take the value of a flag",
+        "correct it in etcd.toml, if it stands there, then: invoke units start --node {node}",
+    ),
+    "start-limit": Failure(
+        "systemd has given up: etcd failed too often in a short time",
+        "mend the cause, then: invoke start --node {node} (it resets the limit)",
+        aside=True,
+    ),
+    "wal-mountpoint": Failure(
+        "the WAL's directory is a mount point, which etcd cannot rename to",
+        "mount one level higher, or set [paths] wal to a directory below it, then: invoke units start --node {node}",
+    ),
+    "not-writable": Failure(
+        "etcd may not write where its data is",
+        "on {node}: chown {run_as}: {parent} {data} {wal} (a read-only filesystem: mount it read-write), then: "
+        "invoke start --node {node}",
+    ),
+    "disk-full": Failure(
+        "the disk is full", "make room on {node} (df -h {data} {wal}), then: invoke start --node {node}"
+    ),
+    "clock-skew": Failure(
+        "the clocks differ", "set the clock of {node}, by NTP (timedatectl set-ntp true)", aside=True
+    ),
+    "wiped-member": Failure("the member's data is gone", _REPLACE),
+    "foreign-data": Failure(
+        "there is a member's data that is not this cluster's",
+        "on {node}: systemctl stop etcd; mv {data} {data}.foreign; mv {wal} {wal}.foreign; then: invoke verify",
+    ),
+    "cluster-id-mismatch": Failure(
+        "the member belongs to another cluster: its data is foreign, or its address is another cluster's",
+        "compare the addresses in etcd.toml; if the data is foreign, on {node}: systemctl stop etcd; "
+        "mv {data} {data}.foreign; mv {wal} {wal}.foreign; put its own data back, then: invoke start --node {node}",
+    ),
+    "corrupt": Failure("the member's data is corrupt", _REPLACE),
+    "no-space-alarm": Failure(
+        "the database has reached its quota: etcd takes no more writes (NOSPACE)",
+        "{ctl} snapshot save; compact; defrag each member; {ctl} alarm disarm (in this order), "
+        "or raise quota-backend-bytes in etcd.toml",
+        aside=True,
+    ),
+    "expired-certificate": Failure(
+        "its certificate is not valid now", "invoke certs --node {node} (--renew, if that finds nothing to do)"
+    ),
+    "wrong-certificate": Failure("its certificate is not the one that it needs", "invoke certs --node {node}"),
+    "key-mismatch": Failure("its certificate and its key are not a pair", "invoke certs --node {node}"),
+    "ca-mismatch": Failure("it trusts, or is certified by, another CA than this controller's", "{say}"),
+    "ca-expired": Failure(
+        "the CA has expired", "make a new one: move {ca} away, then invoke ca certs (all clients need the new ca.pem)"
+    ),
+    "tls-refused": Failure("TLS handshakes fail", "invoke certs start --node {node}"),
+    "removed-member": Failure(
+        "the node is not a member of the cluster any more",
+        "let it go: take it out of etcd.toml; or make it a member again, with empty data: "
+        'docs/operations.md, "A member\'s data is gone"',
+    ),
+    "never-started": Failure(
+        "a member was added and has never started", "start it, or let it go: {ctl} member remove {id}"
+    ),
+    "learner": Failure(
+        "a learner was never promoted to a voting member", "{ctl} member promote {id}, or: {ctl} member remove {id}"
+    ),
+    "foreign-member": Failure(
+        "the cluster has a member that etcd.toml does not know",
+        "add it to etcd.toml, or let it go: {ctl} member remove {id}",
+        aside=True,
+    ),
+    "not-enabled": Failure("etcd is not enabled: it will not start at the next boot", "invoke start", aside=True),
+    "stopped": Failure("etcd is stopped", "invoke start --node {node}"),
+    "not-running": Failure("etcd does not stay up", "invoke start --node {node}, when its log's cause is mended"),
+    "not-serving": Failure(
+        "etcd runs and does not serve", "invoke start --node {node}, when its log's cause is mended"
+    ),
+    "no-quorum": Failure(
+        "the cluster has no quorum: nobody can read or write",
+        "mend the members; where most of the data is lost, restore a snapshot (etcd's documentation, "
+        '"Disaster recovery")',
+        aside=True,
+    ),
+}
+
+# What etcd says of it in the log of a start that went wrong. TLS is not among them: those lines tell of others, too.
+LOG_LINES: tuple[tuple[str, str], ...] = (
+    ("port-taken", r"bind: address already in use"),
+    ("unknown-flag", r"flag provided but not defined"),
+    (
+        "bad-flag",
+        r"invalid value .* for flag|error verifying flags|should be at least as|is too long|unexpected boolean",
+    ),
+    ("overridden", r"conflicting environment variable"),
+    ("wal-mountpoint", r"device or resource busy"),
+    ("not-writable", r"permission denied|read-only file system"),
+    ("disk-full", r"no space left on device"),
+    ("second-etcd", r"flocked by another process|file already locked"),
+    ("wiped-member", r"has already been bootstrapped|tocommit\(\d+\) is out of range"),
+    ("cluster-id-mismatch", r"cluster ID mismatch|mismatch cluster ID"),
+    ("removed-member", r"permanently removed from the cluster"),
+    ("corrupt", r"checkInitialHashKV failed|found data inconsistency|data corruption detected"),
+)

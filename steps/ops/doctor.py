@@ -1,0 +1,180 @@
+"""doctor: what is wrong, how that is known, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from steps.core import preflight
+from steps.core.errors import StepsError, Unhealthy
+from steps.core.etcd import View, ask_script, hashes_script, own_urls, parse
+from steps.core.evidence import Evidence, NodeEvidence
+from steps.core.gate import ask
+from steps.core.house import task
+from steps.core.resources import File, Promise
+from steps.core.rolling import CLUSTER_ID
+from steps.core.service import last_log_script, parse_state, state_script
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.diagnosis import Finding
+    from steps.core.look import Look
+    from steps.core.model import Cluster, Node
+
+
+@task()
+def doctor(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+    """What is wrong, how that is known, and the command that mends it; reads only; exit 5 where something is wrong"""
+    del node, config, json
+    from steps.core.diagnosis import diagnose
+
+    command = c.command
+    evidence = gather(command.ctx, command.nodes)
+    findings = diagnose(evidence)
+    report = command.report
+    report.data({"cluster": command.cluster.name, "well": not findings, "findings": [asdict(f) for f in findings]})
+    for finding in findings:
+        report.line(shown(finding))
+    if findings:
+        names = ", ".join(f"{f.node or 'cluster'}: {f.failure}" for f in findings)
+        raise Unhealthy(f"{len(findings)} found: {names}", hint="mend them in this order, then: invoke doctor")
+    report.tip(f"nothing is wrong with {command.cluster.name}, as far as is known")
+
+
+def shown(finding: Finding) -> str:
+    lines = [f"{finding.node or 'the cluster'}: {finding.what}  [{finding.failure}]"]
+    lines += [f"    known by: {seen}" for seen in finding.evidence]
+    return "\n".join([*lines, f"    mended by: {finding.mend}"])
+
+
+def gather(ctx: Context, nodes: Sequence[Node]) -> Evidence:
+    """Two scripts on every node, in parallel, and one more where the cluster is asked.
+
+    A node that cannot be reached is evidence, too.
+    """
+    cases = ctx.each(nodes, lambda node: _case(ctx, node))
+    file = ctx.cluster.work / CLUSTER_ID
+    return Evidence(
+        ctx.cluster,
+        tuple(cases[node.name] for node in nodes),
+        _spoken(ctx, cases),
+        datetime.now(timezone.utc),
+        cluster_id=file.read_text().strip() if file.exists() else "",
+        ca=ctx.store.ca(),
+    )
+
+
+def _case(ctx: Context, node: Node) -> NodeEvidence:
+    cert = node.paths.cert
+    pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
+    try:
+        look = ctx.look_at(node, pair)
+        parts = _parts(ctx.sh(node, script(ctx.cluster, node, look), deadline=120).out)
+        ports = tuple(preflight.ports(ctx, node, look))
+    except StepsError as error:
+        return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
+    state = parse_state(parts["state"])
+    tls, issued = _tls(ctx, node, living=state.pid != 0)
+    own = {look.process.pid if look.process else 0, state.pid}
+    return NodeEvidence(
+        node,
+        look=look,
+        state=state,
+        log=parts["log"],
+        view=parse(parts["etcd"]),
+        ports=ports,
+        others={pid: line for pid, line in _others(parts["others"], node).items() if pid not in own},
+        tls=tls,
+        issued=issued,
+    )
+
+
+def script(cluster: Cluster, node: Node, look: Look) -> str:
+    """Everything besides the look. Each part is framed, for what etcd and its log say could look like another one's."""
+    # etcdctl takes long to find out that nobody listens: a member that is not ready does not.
+    ready = '[ "${s%%[!a-z-]*}" = running ] || exit 0\n' if cluster.systemd else '[ "$p" != 0 ] || exit 0\n'
+    running = state_script(cluster, node) + ready
+    parts = {
+        "state": state_script(cluster, node),
+        "log": last_log_script(cluster, node, look.unit),
+        "etcd": running + ask_script(cluster, node, own_urls(cluster, node), members=False),
+        "others": OTHERS,
+    }
+    return "".join(_FRAME.format(script=text, name=name) for name, text in parts.items()) + "true\n"
+
+
+_FRAME = """\
+o=$( ( {script} ) 2>&1; echo .); o=${{o%.}}
+printf 'part %s %s\\n%s' {name} "${{#o}}" "$o"
+"""
+# Every etcd's process id and command line; comm is read first, for it costs no process.
+OTHERS = """\
+for d in /proc/[0-9]*; do
+  { read -r n <"$d/comm"; } 2>/dev/null && [ "$n" = etcd ] || continue
+  a=$(tr '\\0' ' ' <"$d/cmdline") && echo "${d#/proc/} $a"
+done
+"""
+
+
+def _parts(output: str) -> dict[str, str]:
+    rest, parts = output.encode("utf-8", "surrogateescape"), dict[str, str]()
+    while rest:
+        line, _, rest = rest.partition(b"\n")
+        _, name, size = line.split()
+        parts[name.decode()] = rest[: int(size)].decode("utf-8", "replace")
+        rest = rest[int(size) :]
+    return parts
+
+
+def _others(output: str, node: Node) -> dict[int, str]:
+    """The etcds on the node's data directory. One with --version only tries its flags, as our own checks do."""
+    found = {}
+    for line in output.splitlines():
+        pid, _, command = line.partition(" ")
+        words = command.replace("--data-dir ", "--data-dir=").split()
+        if f"--data-dir={node.paths.data}" in words and "--version" not in words:
+            found[int(pid)] = command.strip()
+    return found
+
+
+def _tls(ctx: Context, node: Node, *, living: bool) -> tuple[tuple[str, ...], tuple[bytes, bytes] | None]:
+    """What is wrong with the handshakes, and the pair that was issued for the node."""
+    if not ctx.cluster.tls.enabled:
+        return (), None
+    from steps.core import profiles
+    from steps.core.tlscheck import check
+
+    try:
+        pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
+        problems = check(ctx, node).problems if living and pair is not None else ()
+    except StepsError as error:
+        return (error.message,), None
+    return tuple(problems), (pair.cert, pair.key) if pair is not None else None
+
+
+def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Mapping[str, int]:
+    """The members' hashes at one revision. A difference counts only if it lasts: a compaction may be under way."""
+    own = ctx.cluster.client_url(asker)
+    seen = {url: status for case in cases.values() for url, status in case.view.statuses.items()}
+    same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
+    urls = [url for node in ctx.cluster.nodes if (url := ctx.cluster.client_url(node)) in same]
+    revision = min(seen[url].revision for url in urls)
+    for pause in ("", "sleep 2\n"):
+        view = parse(ctx.sh(asker, pause + hashes_script(ctx.cluster, asker, urls, revision)).out)
+        if len(set(view.hashes.values())) <= 1:
+            return {}
+    return view.hashes
+
+
+def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
+    """Member list, alarms and differing hashes through a member that serves: without a quorum nobody tells them."""
+    for case in cases.values():
+        if case.serves(ctx.cluster):
+            try:
+                view = ask(ctx, case.node, [ctx.cluster.client_url(case.node)])
+                return replace(view, hashes=_hashes(ctx, case.node, cases))
+            except StepsError:  # it served a moment ago: another one may tell
+                continue
+    return View()

@@ -1,0 +1,443 @@
+"""Each known failure, made for real on one cluster, is named by `invoke doctor`, and its mending command mends it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from deploy import Deployed, deploy, state
+from host import Host
+from lab import Lab
+from releases import Releases
+
+UNIT = "/etc/systemd/system/etcd.service"
+CERT = "/etc/etcd/cert"
+QUOTA = 16 << 20
+ALARM = """
+import json, ssl, sys, urllib.request
+url, ca, cert, key, body = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+context.load_cert_chain(cert, key)
+request = urllib.request.Request(url + "/v3/maintenance/alarm", data=body.encode(), method="POST")
+print(urllib.request.urlopen(request, context=context, timeout=10).read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def made(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
+    etcd = {"version": releases.versions[-1], "flags": {"quota-backend-bytes": QUOTA}}
+    folder = tmp_path_factory.mktemp("doctor")
+    deployed = deploy(lab, folder, "", nodes=nodes, etcd=etcd, ssh={"connect_timeout": 4})
+    deployed.invoke("all")
+    return deployed
+
+
+@pytest.fixture
+def cluster(made: Deployed, request: pytest.FixtureRequest) -> Iterator[Deployed]:
+    """Every test leaves it healthy; after one that failed it is made anew."""
+    failed = request.session.testsfailed
+    yield made
+    if request.session.testsfailed > failed:
+        made.lab.wipe()
+        shutil.rmtree(made.work)
+        made.invoke("all")
+
+
+Findings = dict[str, dict[str, Any]]  # "etcd-2: stopped" → the finding
+
+
+def doctor(cluster: Deployed, *args: str) -> Findings:
+    """What the doctor finds; its exit code and its words must agree with it."""
+    done = cluster.lab.invoke(cluster.config, "doctor", "--json", *args)
+    assert "Traceback" not in done.stderr, done.stderr
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["well"] else 5), done.stderr
+    found = {f"{each['node'] or 'cluster'}: {each['failure']}": each for each in document["findings"]}
+    assert len(found) == len(document["findings"])
+    assert all(each["what"] and each["mend"] and all(each["evidence"]) for each in found.values())
+    return found
+
+
+def known_by(finding: dict[str, Any]) -> str:
+    return "\n".join(finding["evidence"])
+
+
+def mend(cluster: Deployed, finding: dict[str, Any]) -> None:
+    """Runs the `invoke …` of the mending command."""
+    words = shlex.split(finding["mend"][finding["mend"].index("invoke ") :].partition(" (")[0])
+    cluster.invoke(*words[1:])
+
+
+@contextmanager
+def broken(host: Host, script: str, heal: str) -> Iterator[None]:
+    host.sh(script)
+    try:
+        yield
+    finally:
+        host.sh(heal)
+
+
+def until(host: Host, script: str) -> None:
+    """Waits until `script` succeeds on the host."""
+    host.sh(f"for i in $(seq 300); do if {script}; then exit 0; fi; sleep 0.1; done; exit 1")
+
+
+def logged(host: Host, words: str) -> None:
+    """Waits for words in the log of etcd's last start."""
+    until(
+        host,
+        "journalctl --sync; i=$(systemctl show etcd -P InvocationID);"
+        f" journalctl -o cat INVOCATION_ID=$i + _SYSTEMD_INVOCATION_ID=$i | grep -q {shlex.quote(words)}",
+    )
+
+
+def test_a_healthy_cluster_is_well_and_nothing_is_touched(cluster: Deployed) -> None:
+    before, runs = state(cluster.hosts), sorted((cluster.work / "log").iterdir())
+    said = cluster.invoke("doctor").stdout
+    assert "nothing is wrong with lab" in said
+    assert doctor(cluster) == {}
+    assert doctor(cluster, "--node", "etcd-2") == {}
+    assert state(cluster.hosts) == before
+    assert sorted((cluster.work / "log").iterdir()) == runs, "it only reads: no lock, no entry in the log"
+
+
+def test_what_stands_beside_a_serving_member(cluster: Deployed) -> None:
+    one, two, three = cluster.hosts
+    dropin = "/etc/systemd/system/etcd.service.d"
+    stub = '#!/bin/sh\n[ "$1" = +%s ] || exec /bin/date "$@"\necho $(($(/bin/date +%s) + 100))\n'
+    with (
+        broken(
+            one,
+            f"mkdir {dropin}; printf '[Service]\\nEnvironment=ETCD_DEBUG=true\\n' >{dropin}/x.conf; "
+            "systemctl daemon-reload",
+            f"rm -r {dropin}; systemctl daemon-reload",
+        ),
+        broken(
+            two,
+            f"printf %s {shlex.quote(stub)} >/usr/local/sbin/date; chmod 755 /usr/local/sbin/date",
+            "rm /usr/local/sbin/date",
+        ),
+        broken(three, "systemctl disable etcd", "systemctl enable etcd"),
+    ):
+        found = doctor(cluster)
+        assert set(found) == {"etcd-1: overridden", "etcd-2: clock-skew", "etcd-3: not-enabled"}
+        assert "x.conf" in known_by(found["etcd-1: overridden"])
+        assert "s ahead of this controller's" in known_by(found["etcd-2: clock-skew"])
+    cluster.wait_healthy()
+
+
+def test_a_stopped_member_an_unreachable_host_and_the_quorum(cluster: Deployed) -> None:
+    one, two, _ = cluster.hosts
+    one.sh("systemctl stop etcd")
+    two.cut()
+    try:
+        found = doctor(cluster)
+    finally:
+        two.heal()
+    assert set(found) == {"etcd-1: stopped", "etcd-2: host-unreachable", "cluster: no-quorum"}
+    assert two.ip in known_by(found["etcd-2: host-unreachable"])
+    mend(cluster, found["etcd-1: stopped"])
+    cluster.wait_healthy()
+
+
+def test_a_foreign_process_on_a_port(cluster: Deployed) -> None:
+    host = cluster.hosts[1]
+    squat = f"systemd-run --unit=squatter /usr/sbin/sshd -D -o ListenAddress={host.ip}:2379 -o PidFile=none"
+    with broken(host, f"systemctl stop etcd; {squat}; systemctl start --no-block etcd", "systemctl stop squatter"):
+        logged(host, "address already in use")
+        found = doctor(cluster)
+        assert set(found) == {"etcd-2: port-taken"}
+        assert "address already in use" in known_by(found["etcd-2: port-taken"])
+        host.sh("systemctl stop etcd")
+        holder = host.sh("systemctl show squatter -P MainPID").strip()
+        found = doctor(cluster)
+        assert f"port 2379 is taken by pid {holder} (sshd)" in known_by(found["etcd-2: port-taken"])
+    mend(cluster, found["etcd-2: port-taken"])
+    cluster.wait_healthy()
+
+
+def test_bad_flags_and_the_start_limit(cluster: Deployed) -> None:
+    host = cluster.hosts[1]
+    restarts = "systemctl daemon-reload; for i in 1 2 3 4 5 6 7; do systemctl restart etcd; done; true"
+    host.sh(f"cp {UNIT} /root/; sed -i 's/--name=etcd-2/& --no-such-flag=1/' {UNIT}; {restarts}")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: unknown-flag", "etcd-2: start-limit"}
+    assert "-no-such-flag" in known_by(found["etcd-2: unknown-flag"])
+    host.sh(f"cp /root/etcd.service {UNIT}; sed -i 's/--heartbeat-interval=250/--heartbeat-interval=2500/' {UNIT}")
+    host.sh("systemctl daemon-reload; systemctl reset-failed etcd; systemctl restart etcd", check=False)
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: bad-flag"}
+    assert "election" in known_by(found["etcd-2: bad-flag"])
+    mend(cluster, found["etcd-2: bad-flag"])
+    cluster.wait_healthy()
+
+
+def test_the_disk_and_its_directories(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    small = (
+        "systemctl stop etcd; mv /data/etcd /data/kept; mkdir /data/etcd; mount -t tmpfs -o size=200m t /data/etcd;"
+        "cp -a /data/kept/. /data/etcd/; dd if=/dev/zero of=/data/etcd/full bs=1M 2>/dev/null;"
+        "systemctl start --no-block etcd"
+    )
+    back = "systemctl stop etcd; rm -r /data/etcd/full /data/kept; cp -a /data/etcd /data/kept; umount /data/etcd"
+    with broken(host, small, f"{back}; rmdir /data/etcd; mv /data/kept /data/etcd"):
+        found = doctor(cluster)
+        assert "etcd-3: disk-full" in found
+        assert "/data/etcd/data: 0 MB free" in known_by(found["etcd-3: disk-full"])
+    mounted = "systemctl stop etcd; mv /data/etcd/wal /data/kept; mkdir /data/etcd/wal; mount -t tmpfs t /data/etcd/wal"
+    with broken(host, mounted, "umount /data/etcd/wal; rmdir /data/etcd/wal; mv /data/kept /data/etcd/wal"):
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: wal-mountpoint", "etcd-3: wiped-member"}
+    with broken(host, "chown root:root /data/etcd; systemctl start --no-block etcd", "chown etcd:etcd /data/etcd"):
+        logged(host, "ermission denied")
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: not-writable"}
+        host.sh("systemctl stop etcd")
+        assert "/data/etcd belongs to root" in known_by(doctor(cluster)["etcd-3: not-writable"])
+    mend(cluster, found["etcd-3: not-writable"])
+    cluster.wait_healthy()
+
+
+def test_data_that_is_gone_or_is_not_this_clusters(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    member = json.loads(cluster.etcdctl("-w", "json", "member", "list"))["members"]
+    (own,) = [f"{each['ID']:x}" for each in member if each["name"] == "etcd-3"]
+    aside = "systemctl stop etcd; cp -a /data/etcd /data/kept; rm -r /data/etcd/*/*"
+    with broken(host, aside, "systemctl stop etcd; rm -r /data/etcd; mv /data/kept /data/etcd"):
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: wiped-member"}
+        assert f"etcdctl member remove {own}" in found["etcd-3: wiped-member"]["mend"]
+        host.sh("systemctl start --no-block etcd")  # somebody starts it all the same
+        logged(host, "has already been bootstrapped")
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: wiped-member"}
+        assert "has already been bootstrapped" in known_by(found["etcd-3: wiped-member"])
+
+        # another cluster's data
+        host.sh("systemctl stop etcd; rm -rf /data/etcd/*/*")
+        foreign = other("--data-dir=/data/etcd/data --wal-dir=/data/etcd/wal --initial-cluster-token=other")
+        host.sh(f"{foreign}; for i in $(seq 100); do [ -e /data/etcd/data/member/snap/db ] && break; sleep 0.1; done")
+        until(host, "/usr/local/bin/etcdctl --endpoints=http://127.0.0.1:12379 put a b >/dev/null 2>&1")
+        host.sh("systemctl stop other; systemctl restart --no-block etcd")
+        until(host, "systemctl is-active etcd >/dev/null")
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: cluster-id-mismatch"}
+        assert "cluster ID" in known_by(found["etcd-3: cluster-id-mismatch"])
+    with broken(host, f"mv {UNIT} /root/; systemctl daemon-reload", f"mv /root/etcd.service {UNIT}"):
+        found = doctor(cluster)
+        assert "etcd-3: foreign-data" in found
+    host.sh("systemctl daemon-reload; systemctl start etcd")
+    cluster.wait_healthy()
+
+
+def other(flags: str) -> str:
+    """A command that starts another etcd, as the service `other`, beside ours."""
+    urls = "--listen-client-urls=http://127.0.0.1:12379 --advertise-client-urls=http://127.0.0.1:12379"
+    peers = "--listen-peer-urls=http://127.0.0.1:12380"
+    run = "systemd-run --quiet --unit=other -p User=etcd"
+    return f"systemctl reset-failed other 2>/dev/null; {run} /usr/local/bin/etcd {flags} {urls} {peers}"
+
+
+def test_a_second_etcd_on_the_same_data(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    start = other("--data-dir=/data/etcd/data --wal-dir=/data/etcd/wal")
+    holds = "ls -l /proc/$(systemctl show other -P MainPID)/fd | grep -q member/snap/db"
+    with broken(host, f"systemctl stop etcd; {start}", "systemctl stop other"):
+        until(host, holds)
+        host.sh("systemctl start --no-block etcd")
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: second-etcd"}
+        pid = host.sh("systemctl show other -P MainPID").strip()
+        assert f"pid {pid} runs /usr/local/bin/etcd --data-dir=/data/etcd/data" in known_by(
+            found["etcd-3: second-etcd"]
+        )
+        assert f"kill {pid}" in found["etcd-3: second-etcd"]["mend"]
+    mend(cluster, found["etcd-3: second-etcd"])
+    cluster.wait_healthy()
+
+
+def test_no_space_and_alarms(cluster: Deployed, tmp_path: Path) -> None:
+    (tmp_path / "value").write_text("x" * 1_400_000)
+    fill = '. "$0"; for i in $(seq 40); do etcdctl put big$i <"$1" || exit 0; done 2>&1; exit 9'
+    environment = cluster.work / "environment.sh"
+    said = cluster.lab.output(["bash", "-c", fill, str(environment), str(tmp_path / "value")])
+    assert "database space exceeded" in said
+    found = doctor(cluster)
+    assert found
+    assert {name.partition(": ")[2] for name in found} == {"no-space-alarm"}
+    cluster.etcdctl("del", "--prefix", "big")
+    revision = json.loads(cluster.etcdctl("-w", "json", "get", "x"))["header"]["revision"]
+    cluster.etcdctl("compact", "--physical", str(revision))
+    cluster.etcdctl("defrag")
+    cluster.etcdctl("alarm", "disarm")
+
+    leader = cluster.leader()
+    members = json.loads(cluster.etcdctl("-w", "json", "member", "list"))["members"]
+    (member,) = [each["ID"] for each in members if each["name"] == leader]
+    body = json.dumps({"action": "ACTIVATE", "memberID": str(member), "alarm": "CORRUPT"})
+    files = [str(cluster.operator[name]) for name in ("ca", "cert", "key")]
+    url = f"https://{cluster.hosts[0].ip}:2379"
+    cluster.lab.output([sys.executable, "-c", ALARM, url, *files, body])
+    found = doctor(cluster)
+    assert set(found) == {f"{leader}: corrupt"}
+    assert f"alarm CORRUPT on {member:x}" in known_by(found[f"{leader}: corrupt"])
+    cluster.etcdctl("alarm", "disarm")
+    cluster.wait_healthy()
+
+
+def test_a_flipped_byte(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    cluster.etcdctl("put", "precious", "the-original-value")
+    cluster.invoke("verify")  # the value is on every member
+    database = "/data/etcd/data/member/snap/db"
+    flip = f"systemctl stop etcd; perl -pi -e 's/%s-original/%s-original/g' {database}; chown etcd:etcd {database}"
+    with broken(
+        host, f"{flip % ('the', 'THE')}; systemctl start etcd", f"{flip % ('THE', 'the')}; systemctl start etcd"
+    ):
+        cluster.wait_healthy()  # etcd itself has not noticed
+        found = doctor(cluster)
+        assert set(found) == {"etcd-3: corrupt"}
+        assert "the hash of its data is" in known_by(found["etcd-3: corrupt"])
+    cluster.wait_healthy()
+
+
+# -- certificates -------------------------------------------------------------------------------------------------
+
+
+def forged(cluster: Deployed, host: Host, **fields: Any) -> dict[str, str]:
+    """A certificate for the host's own key, in which `days` (until its end), `sans` or `ca` (a pair) are wrong."""
+    directory = cluster.work / "certs" / host.name / "live"
+    own = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes())
+    key = serialization.load_pem_private_key((directory / "key.pem").read_bytes(), None)
+    ca, ca_key = fields.get("ca") or (
+        x509.load_pem_x509_certificate((cluster.work / "ca" / "ca.pem").read_bytes()),
+        serialization.load_pem_private_key((cluster.work / "ca/builtin/ca-key.pem").read_bytes(), None),
+    )
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(own.subject).issuer_name(ca.subject).public_key(own.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=9)).not_valid_after(
+        now + timedelta(days=fields.get("days", 9))
+    )
+    for extension in own.extensions:
+        if not isinstance(extension.value, x509.SubjectAlternativeName | x509.AuthorityKeyIdentifier):
+            builder = builder.add_extension(extension.value, extension.critical)
+    sans = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names = [x509.DNSName(name) for name in fields["sans"]] if "sans" in fields else list(sans)
+    certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(
+        ca_key, hashes.SHA256()
+    )
+    assert key.public_key() == own.public_key()
+    return {"etcd.pem": certificate.public_bytes(serialization.Encoding.PEM).decode()}
+
+
+def stranger() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Another CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stranger")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = (
+        builder.serial_number(7).not_valid_before(now - timedelta(days=9)).not_valid_after(now + timedelta(days=9))
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, hashes.SHA256()), key
+
+
+def put(host: Host, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        host.sh(f"printf %s {shlex.quote(content)} >{CERT}/{name}")
+
+
+def other_key() -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"etcd-key.pem": pem.decode()}
+
+
+def test_certificates(cluster: Deployed) -> None:
+    _, two, three = cluster.hosts
+    put(two, forged(cluster, two, days=-1))
+    put(three, other_key())
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: expired-certificate", "etcd-3: key-mismatch"}
+    assert "expired on" in known_by(found["etcd-2: expired-certificate"])
+    assert "the key on the node is not the one that was issued" in known_by(found["etcd-3: key-mismatch"])
+    assert found["etcd-2: expired-certificate"]["mend"].startswith("invoke certs --node etcd-2")
+    assert found["etcd-3: key-mismatch"]["mend"] == "invoke certs --node etcd-3"
+
+    put(two, forged(cluster, two, sans=["localhost"]))
+    put(three, forged(cluster, three, ca=stranger()))
+    put(three, {"etcd-key.pem": (cluster.work / "certs/etcd-3/live/key.pem").read_text()})
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: wrong-certificate", "etcd-3: ca-mismatch"}
+    assert "SAN: not exactly what was asked for" in known_by(found["etcd-2: wrong-certificate"])
+    assert "not signed by the CA" in known_by(found["etcd-3: ca-mismatch"])
+    assert found["etcd-3: ca-mismatch"]["mend"].startswith("invoke ca certs ")
+    cluster.invoke("certs")  # both at once, through the node that can still ask
+    cluster.wait_healthy()
+
+
+def test_a_foreign_ca_file(cluster: Deployed) -> None:
+    host = cluster.hosts[0]
+    put(host, {"ca.pem": stranger()[0].public_bytes(serialization.Encoding.PEM).decode()})
+    found = doctor(cluster)
+    assert set(found) == {"etcd-1: ca-mismatch"}
+    assert "trusts the CA" in known_by(found["etcd-1: ca-mismatch"])
+    assert f"mv {CERT}/ca.pem" in found["etcd-1: ca-mismatch"]["mend"]
+    host.sh(f"mv {CERT}/ca.pem {CERT}/ca.pem.foreign")
+    mend(cluster, found["etcd-1: ca-mismatch"])
+    cluster.wait_healthy()
+
+
+# -- membership ---------------------------------------------------------------------------------------------------
+
+
+def add(cluster: Deployed, name: str, url: str) -> None:
+    """Adds a learner. For 5 s after a member came back etcd calls the cluster unhealthy."""
+    script = (
+        '. "$0"; for i in $(seq 40); do etcdctl member add "$1" --learner --peer-urls="$2" && exit; sleep 0.5; done'
+    )
+    cluster.lab.output(["bash", "-c", f"({script}; exit 1) 2>&1", str(cluster.work / "environment.sh"), name, url])
+
+
+def test_members_that_should_not_be_or_are_not(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    add(cluster, "stranger", "https://192.168.1.250:2380")
+    found = doctor(cluster)
+    assert set(found) == {"cluster: foreign-member"}
+    assert "https://192.168.1.250:2380" in known_by(found["cluster: foreign-member"])
+    removal = found["cluster: foreign-member"]["mend"]
+    cluster.etcdctl(*removal[removal.index("member remove ") :].split())
+    assert doctor(cluster) == {}
+
+    members = json.loads(cluster.etcdctl("-w", "json", "member", "list"))["members"]
+    (own,) = [f"{each['ID']:x}" for each in members if each["name"] == "etcd-3"]
+    cluster.etcdctl("member", "remove", own)
+    until(host, "! systemctl is-active etcd >/dev/null")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-3: removed-member"}
+
+    url = f"https://{host.ip}:2380"
+    host.sh("rm -r /data/etcd/*/*")
+    add(cluster, "etcd-3", url)
+    assert "etcd-3: never-started" in doctor(cluster)
+    host.sh(f"sed -i s/state=new/state=existing/ {UNIT}; systemctl daemon-reload; systemctl start etcd")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-3: learner"}
+    promotion = found["etcd-3: learner"]["mend"].partition(", or")[0]
+    cluster.etcdctl(*promotion[promotion.index("member promote ") :].split())
+    cluster.invoke("units", "--node", "etcd-3")
+    cluster.wait_healthy()

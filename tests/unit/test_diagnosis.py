@@ -1,0 +1,264 @@
+"""From evidence to findings, with what etcd and systemd really said."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import on_hosts, on_loopback, seen
+
+from steps.core.diagnosis import Finding, diagnose
+from steps.core.etcd import Member, Status, View
+from steps.core.evidence import Evidence, NodeEvidence
+from steps.core.failures import FAILURES, LOG_LINES
+from steps.core.look import Entry, Process, Space
+from steps.core.model import Cluster, Node
+from steps.core.places import unit_file
+from steps.core.service import State, last_log_script
+from steps.ops.doctor import _others, _parts, script, shown
+
+CLUSTER = on_hosts("[tls]\nenabled = false\n")
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+UP, RESTARTING = State("active/running", 10), State("activating/auto-restart", 0)
+
+
+def members(cluster: Cluster) -> tuple[Member, ...]:
+    return tuple(
+        Member(f"a{number}", node.name, (cluster.peer_url(node),), (cluster.client_url(node),), learner=False)
+        for number, node in enumerate(cluster.nodes, 1)
+    )
+
+
+def well(cluster: Cluster, node: Node, **changes: Any) -> NodeEvidence:
+    """A member that serves."""
+    url = cluster.client_url(node)
+    number = cluster.nodes.index(node) + 1
+    status = Status(url, f"a{number}", "c1", "a1", "3.5.16", 5, 9, 9, learner=False, db_size=1, errors=())
+    look = seen(
+        cluster,
+        entries={unit_file(cluster, node): Entry("file")},
+        unit={"UnitFileState": "enabled"},
+        process=Process(10, "x", (), 0),
+        member=True,
+        wal=True,
+    )
+    usual = {"look": look, "state": UP, "view": View(statuses={url: status}, health={url: ""})}
+    return NodeEvidence(node, **{**usual, **changes})
+
+
+def down(node: Node, state: State = RESTARTING, **changes: Any) -> NodeEvidence:
+    case = well(CLUSTER, node)
+    assert case.look is not None
+    look = {**vars(case.look), "process": None, **changes.pop("look", {})}
+    return well(CLUSTER, node, look=type(case.look)(**look), state=state, view=View(), **changes)
+
+
+def found(*cases: NodeEvidence, cluster: Cluster = CLUSTER, **changes: Any) -> list[Finding]:
+    """`cases` replace the nodes of their names in a healthy cluster."""
+    named = {case.node.name: case for case in cases}
+    nodes = tuple(named.get(node.name) or well(cluster, node) for node in cluster.nodes)
+    usual = {"view": View(members=members(cluster)), "now": NOW, "cluster_id": "c1"}
+    return diagnose(Evidence(cluster, nodes, **{**usual, **changes}))
+
+
+def names(findings: list[Finding]) -> set[str]:
+    return {f"{finding.node or 'cluster'}: {finding.failure}" for finding in findings}
+
+
+TWO = CLUSTER.nodes[1]
+
+
+def test_a_healthy_cluster_has_nothing_whatever_its_log_once_said() -> None:
+    assert found() == []
+    assert found(well(CLUSTER, TWO, log="panic: tocommit(5) is out of range [lastIndex(0)]")) == []
+    assert found(cluster_id="") == []
+    assert found(cluster=on_loopback(more="[tls]\nenabled = false")) == []
+
+
+# as etcd 3.4 and 3.5 say it, shortened
+SAID = [
+    ("port-taken", '"msg":"discovery failed","error":"listen tcp 10.0.0.2:2380: bind: address already in use"'),
+    ("port-taken", "[FATAL] etcdmain: listen tcp 127.0.0.1:2379: bind: address already in use"),
+    ("unknown-flag", "flag provided but not defined: -no-such-flag"),
+    ("bad-flag", 'invalid value "abc" for flag -heartbeat-interval: parse error'),
+    ("bad-flag", "--election-timeout[2000ms] should be at least as 5 times as --heartbeat-interval[2500ms]"),
+    ("overridden", '"msg":"conflicting environment variable is shadowed by corresponding command-line flag"'),
+    ("wal-mountpoint", "panic: rename /data/etcd/wal.tmp /data/etcd/wal: device or resource busy"),
+    ("not-writable", '"error":"cannot access data directory: open /data/etcd/data/.touch: permission denied"'),
+    ("disk-full", '"error":"write /data/etcd/wal/0.tmp: no space left on device"'),
+    ("second-etcd", '"msg":"db file is flocked by another process, or taking too long","took":"10.001s"'),
+    ("wiped-member", '"error":"member a2 has already been bootstrapped"'),
+    ("wiped-member", '"msg":"tocommit(11) is out of range [lastIndex(0)]. Was the raft log corrupted or lost?"'),
+    ("cluster-id-mismatch", '"msg":"request cluster ID mismatch","remote-peer-id":"a1"'),
+    ("removed-member", '"error":"the member has been permanently removed from the cluster"'),
+    ("corrupt", '"msg":"checkInitialHashKV failed","error":"a2 found data inconsistency with peers"'),
+]
+
+
+@pytest.mark.parametrize(("failure", "line"), SAID)
+def test_the_log_of_a_member_that_does_not_serve(failure: str, line: str) -> None:
+    finding, *_ = found(down(TWO, log=f"before\n{line}\nafter"))
+    assert (finding.failure, finding.node) == (failure, "etcd-2")
+    assert finding.evidence == (f"its log: {line[:300]}",)
+
+
+def test_every_failure_of_the_log_is_known() -> None:
+    assert {failure for failure, _ in LOG_LINES} <= set(FAILURES)
+    assert all(re.compile(pattern) for _, pattern in LOG_LINES)
+
+
+def state(name: str) -> State:
+    return State(name, 10 if name == "active/running" else 0)
+
+
+@pytest.mark.parametrize(
+    ("active", "failure"),
+    [
+        ("inactive/dead", "stopped"),
+        ("failed/failed", "not-running"),
+        ("activating/start", "not-running"),
+        ("active/running", "not-serving"),
+    ],
+)
+def test_what_nothing_else_explains_is_told_with_the_logs_last_lines(active: str, failure: str) -> None:
+    (finding,) = found(down(TWO, state(active), log="1\n2\n3\nodd"))
+    assert finding.failure == failure
+    assert (finding.evidence[-1] == "its log: odd") is (failure != "stopped")
+
+
+def test_a_host_that_is_not_there() -> None:
+    (finding,) = found(NodeEvidence(TWO, unreachable="etcd-2: no route", hint="is the host up?"))
+    assert (finding.failure, finding.evidence, finding.mend) == (
+        "host-unreachable",
+        ("etcd-2: no route",),
+        "is the host up?",
+    )
+
+
+def test_the_quorum_is_lost_only_where_nobody_serves() -> None:
+    one, two, three = CLUSTER.nodes
+    stopped = [down(node, state("inactive/dead")) for node in (one, two)]
+    assert names(found(*stopped)) == {"etcd-1: stopped", "etcd-2: stopped"}
+    silent = well(CLUSTER, three, view=View(health={CLUSTER.client_url(three): "context deadline exceeded"}))
+    findings = found(*stopped, silent, view=View())
+    assert names(findings) == {"etcd-1: stopped", "etcd-2: stopped", "cluster: no-quorum"}
+    assert "etcd-3 does not serve: context deadline exceeded" in findings[-1].evidence
+
+
+def test_wiped_and_what_replaces_it(tmp_path: Path) -> None:
+    cluster = on_hosts("[tls]\nenabled = false\n", file=tmp_path / "etcd.toml")
+    cluster.work.mkdir(parents=True)
+    (cluster.work / "cluster-id").write_text("c1\n")
+    case = down(TWO, state("inactive/dead"), look={"member": False, "wal": False})
+    (finding,) = found(case, cluster=cluster)
+    assert finding.failure == "wiped-member"
+    assert "no member's data in /data/etcd/data and /data/etcd/wal" in finding.evidence[0]
+    assert "etcdctl member remove a2" in finding.mend
+
+
+def test_members_and_alarms() -> None:
+    one, two, three = members(CLUSTER)
+    stranger = Member("ff", "", ("http://10.9.9.9:2380",), (), learner=True)
+    learner = Member("a2", "etcd-2", two.peer_urls, two.client_urls, learner=True)
+    unstarted = Member("a3", "", three.peer_urls, (), learner=True)
+    view = View(members=(one, learner, unstarted, stranger), alarms=("NOSPACE on a1", "CORRUPT on a2"))
+    findings = found(view=view)
+    assert names(findings) == {
+        "etcd-1: no-space-alarm",
+        "etcd-2: learner",
+        "etcd-2: corrupt",
+        "etcd-3: never-started",
+        "cluster: foreign-member",
+    }
+    assert findings[-1].mend.endswith("etcdctl member remove ff")
+    assert names(found(view=View(members=(one, two)))) == {"etcd-3: removed-member"}
+
+
+def test_another_clusters_member() -> None:
+    url = CLUSTER.client_url(TWO)
+    status = Status(url, "a2", "f0", "a2", "3.5.16", 5, 9, 9, learner=False, db_size=1, errors=())
+    case = well(CLUSTER, TWO, view=View(statuses={url: status}, health={url: ""}))
+    for known in ("c1", ""):
+        (finding,) = found(case, cluster_id=known)
+        assert finding.evidence == ("it answers with the cluster ID f0, this cluster's is c1",)
+
+
+def test_whose_data_it_is_stands_in_its_wal() -> None:
+    log = '{"level":"warn","msg":"request cluster ID mismatch"}'
+    ours = down(TWO, look={"facts": {"cluster": "c1"}}, log=log)
+    assert names(found(ours)) == {"etcd-2: not-running"}
+    (finding,) = found(down(TWO, look={"facts": {"cluster": "f0"}}, log=log))
+    assert finding.failure == "cluster-id-mismatch"
+    assert "its WAL has the cluster ID f0, this cluster's is c1" in finding.evidence
+
+
+def test_the_member_whose_data_differs() -> None:
+    urls = [CLUSTER.client_url(node) for node in CLUSTER.nodes]
+    view = View(members=members(CLUSTER), hashes=dict(zip(urls, (7, 8, 7), strict=True)))
+    (finding,) = found(view=view)
+    assert (finding.failure, finding.node) == ("corrupt", "etcd-2")
+    assert finding.evidence == ("at one revision the hash of its data is 8, the other members' is 7",)
+
+
+def test_what_does_not_stop_a_member() -> None:
+    healthy = well(CLUSTER, TWO).look
+    assert healthy is not None
+    full = {path: Space(5 << 20, 100 << 20, "1", writable=True) for path in healthy.space}
+    unit = {"UnitFileState": "disabled", "DropInPaths": "/etc/systemd/system/etcd.service.d/x.conf"}
+    look = type(healthy)(**{**vars(healthy), "unit": unit, "skew": -7, "space": full})
+    findings = found(well(CLUSTER, TWO, look=look, others={77: "/usr/local/bin/etcd --data-dir=/data/etcd/data"}))
+    by = {finding.failure: finding for finding in findings}
+    assert set(by) == {"overridden", "not-enabled", "clock-skew", "disk-full", "second-etcd"}
+    assert by["clock-skew"].evidence == ("its clock is 7 s behind this controller's",)
+    assert by["disk-full"].evidence[0] == "/data/etcd/data: 5 MB free of 100 MB"
+    assert "kill 77" in by["second-etcd"].mend
+
+
+def test_handshakes_are_told_where_nothing_else_is_wrong() -> None:
+    shaken = well(CLUSTER, TWO, tls=("client port 2379 does not take its certificate: it refused",))
+    (finding,) = found(shaken)
+    assert finding.failure == "tls-refused"
+    stopped = down(CLUSTER.nodes[0], state("inactive/dead"))
+    assert names(found(shaken, stopped)) == {"etcd-1: stopped"}
+
+
+def test_a_finding_as_it_is_shown() -> None:
+    (finding,) = found(down(TWO, state("inactive/dead")))
+    assert shown(finding) == (
+        "etcd-2: etcd is stopped  [stopped]\n    known by: systemd: inactive/dead\n"
+        "    mended by: invoke start --node etcd-2"
+    )
+
+
+# -- the scripts --------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_read_by_their_size() -> None:
+    output = "part state 4\na\nb\npart log 0\npart etcd 9\npart x 1\n"
+    assert _parts(output) == {"state": "a\nb\n", "log": "", "etcd": "part x 1\n"}
+
+
+def test_only_etcds_on_the_members_data_count() -> None:
+    output = (
+        "5 /x/etcd --data-dir=/data/etcd/data --name a \n6 etcd --data-dir /data/etcd/data \n"
+        "7 etcd --data-dir=/data/etcd/data2 \n8 etcd --data-dir=/data/etcd/data --version \n9 etcd \n"
+    )
+    assert set(_others(output, TWO)) == {5, 6}
+
+
+@pytest.mark.parametrize("cluster", [CLUSTER, on_hosts(), on_loopback()])
+def test_the_script_is_posix_shell(cluster: Cluster) -> None:
+    text = script(cluster, cluster.nodes[0], seen(cluster, unit={"InvocationID": "0123"}))
+    assert subprocess.run(["sh", "-n", "-c", text], check=False).returncode == 0
+
+
+def test_old_troubles_are_not_read_again() -> None:
+    assert "_SYSTEMD_INVOCATION_ID=ab + INVOCATION_ID=ab" in last_log_script(CLUSTER, TWO, {"InvocationID": "ab"})
+    failed = {"InvocationID": "ab", "NRestarts": "3", "SubState": "auto-restart"}
+    assert "INVOCATION_ID=ab" in last_log_script(CLUSTER, TWO, failed)
+    for unit in ({**failed, "SubState": "start"}, {}):
+        assert "--unit=etcd.service" in last_log_script(CLUSTER, TWO, unit)
