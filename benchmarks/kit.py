@@ -16,7 +16,7 @@ from host import Host, each
 from lab import Lab
 from rootfs import locked
 
-from steps.core.binaries import own_arch
+from steps.core.release.binaries import own_arch
 from steps.shipped.debian import unpacked
 
 UNIT = "etc/systemd/system/etcd.service"

@@ -59,7 +59,8 @@ class Book:
 
 def watch(book: Book) -> Callable[[], float]:
     """Returns what tells when the last connection was open."""
-    from steps.core import command, engine, hosts, preflight
+    from steps.core import command, engine, preflight
+    from steps.core.node import hosts
 
     opened = [0.0]
     opening = hosts.Hosts._open  # noqa: SLF001 - a profile looks inside
@@ -93,7 +94,7 @@ def watch(book: Book) -> Callable[[], float]:
 @functools.cache
 def inside(book: Book) -> None:
     """The two steps that wait for etcd; imported no earlier than they import it themselves."""
-    from steps.core import gate, health, rolling
+    from steps.core.etcd import gate, health, rolling
 
     book.wrap(gate, "_states", "start: until every member is ready")
     book.wrap(gate, "ask", "start: the gate's etcdctl")

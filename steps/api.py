@@ -26,32 +26,33 @@ from steps.core.resources import Block, Command, Directory, File, Promise, Resou
 from steps.core.step import Step
 
 if TYPE_CHECKING:
-    from steps.core import pki, tarball
-    from steps.core.authority import shared_ca
-    from steps.core.binaries import own_arch, run
     from steps.core.context import Context
-    from steps.core.look import Look
-    from steps.core.releases import TarballRelease
-    from steps.core.session import Result
-    from steps.core.store import Store, private_directory, replace
-    from steps.core.web import download
+    from steps.core.node.look import Look
+    from steps.core.node.session import Result
+    from steps.core.release import tarball
+    from steps.core.release.binaries import own_arch, run
+    from steps.core.release.releases import TarballRelease
+    from steps.core.release.web import download
+    from steps.core.tls import pki
+    from steps.core.tls.authority import shared_ca
+    from steps.core.tls.store import Store, private_directory, replace
     from steps.shipped.debian import unpacked
 
 _LATER = {
     "Context": "steps.core.context",
-    "Look": "steps.core.look",
-    "Result": "steps.core.session",
-    "Store": "steps.core.store",
-    "TarballRelease": "steps.core.releases",
-    "download": "steps.core.web",
-    "own_arch": "steps.core.binaries",
-    "private_directory": "steps.core.store",
-    "replace": "steps.core.store",
-    "run": "steps.core.binaries",
-    "shared_ca": "steps.core.authority",
+    "Look": "steps.core.node.look",
+    "Result": "steps.core.node.session",
+    "Store": "steps.core.tls.store",
+    "TarballRelease": "steps.core.release.releases",
+    "download": "steps.core.release.web",
+    "own_arch": "steps.core.release.binaries",
+    "private_directory": "steps.core.tls.store",
+    "replace": "steps.core.tls.store",
+    "run": "steps.core.release.binaries",
+    "shared_ca": "steps.core.tls.authority",
     "unpacked": "steps.shipped.debian",
 }
-_MODULES = {"pki": "steps.core.pki", "tarball": "steps.core.tarball"}
+_MODULES = {"pki": "steps.core.tls.pki", "tarball": "steps.core.release.tarball"}
 
 __all__ = [
     "Block",

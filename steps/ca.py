@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core.places import ca_key_files, cert_directory
+from steps.core.node.places import ca_key_files, cert_directory
 from steps.core.resources import File, Promise, Resource
 from steps.core.step import Step
 

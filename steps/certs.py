@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from steps.core import profiles
 from steps.core.contracts import LeafProfile
 from steps.core.errors import NodeFailed, Pending, Refused
-from steps.core.gate import ask, problems
-from steps.core.hosts import collected
-from steps.core.places import cert_directory
+from steps.core.etcd.gate import ask, problems
+from steps.core.node.hosts import collected
+from steps.core.node.places import cert_directory
 from steps.core.resources import Directory, File, Promise, Resource, Symlink
 from steps.core.step import Step
+from steps.core.tls import profiles
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -69,7 +69,7 @@ class Certs(Step):
 
     def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """Both ports show the new certificate (etcd reads the pair at each handshake), and the gate is open."""
-        from steps.core.tlscheck import check
+        from steps.core.tls.check import check
 
         for node in nodes if self._guarded else ():
             wrong = check(ctx, node).problems or problems(cluster, ask(ctx, node))
@@ -82,7 +82,7 @@ class Certs(Step):
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         if not cluster.tls.enabled:
             return
-        from steps.core.store import Store
+        from steps.core.tls.store import Store
 
         home, owner = node.paths.cert, cluster.hosts.run_as
         name = profiles.leaf_name(cluster, node)

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from steps.core import upgrade
-from steps.core.binaries import BINARIES
+from steps.core.etcd import upgrade
+from steps.core.release.binaries import BINARIES
 from steps.core.resources import Content, File, Promise, Resource
 from steps.core.step import Step
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.look import Look
     from steps.core.model import Cluster, Node
-    from steps.core.releases import Staged
+    from steps.core.node.look import Look
+    from steps.core.release.releases import Staged
 
 
 class Distribute(Step):

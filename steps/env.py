@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from steps.core.etcd import CLIENT_NAME
+from steps.core.etcd.ask import CLIENT_NAME
 from steps.core.resources import Block, Resource, User
 from steps.core.step import Step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steps.core import rolling
+from steps.core.etcd import rolling
 from steps.core.step import Step
 
 if TYPE_CHECKING:

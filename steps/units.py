@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core import flags
-from steps.core.look import UNIT_DIGEST, quoted
-from steps.core.places import data_directories, unit_file, wal_parent
-from steps.core.render import render
+from steps.core.etcd import flags
+from steps.core.node.look import UNIT_DIGEST, quoted
+from steps.core.node.places import data_directories, unit_file, wal_parent
+from steps.core.node.render import render
 from steps.core.resources import File, Resource
 from steps.core.step import Step
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.look import Look
     from steps.core.model import Cluster, Node
+    from steps.core.node.look import Look
     from steps.core.plugins import Plugins
 
 

@@ -10,7 +10,7 @@ from steps.core.step import Step
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.health import Health
+    from steps.core.etcd.health import Health
     from steps.core.model import Cluster, Node
 
 
@@ -21,7 +21,7 @@ class Verify(Step):
     reads_only: ClassVar[bool] = True
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.health import HEAD, gather
+        from steps.core.etcd.health import HEAD, gather
 
         if ctx.dry and ctx.differences:
             ctx.say("will be asked once the changes are made")

@@ -15,9 +15,9 @@ import filelock
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
-from steps.core.hosts import Hosts
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
+from steps.core.node.hosts import Hosts
 from steps.core.report import Report
 from steps.core.step import Step
 
@@ -57,7 +57,7 @@ class Command:
 
     @cached_property
     def cluster(self) -> Cluster:
-        from steps.core import config
+        from steps.core.config import load as config
         from steps.core.errors import ConfigError
 
         file = self.house.config_file(selection(self._calls, "config"))
@@ -149,7 +149,7 @@ class Command:
             self._lock.release()
 
     def _take_lock(self) -> None:
-        from steps.core.store import private_directory, replace
+        from steps.core.tls.store import private_directory, replace
 
         work = self.cluster.work
         private_directory(work)

@@ -9,22 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from steps.core.compare import unified
 from steps.core.errors import Refused
-from steps.core.hosts import Hosts
-from steps.core.look import Look, look_script, parse
 from steps.core.model import Cluster, Node
-from steps.core.places import unit_file
+from steps.core.node.compare import unified
+from steps.core.node.hosts import Hosts
+from steps.core.node.look import Look, look_script, parse
+from steps.core.node.places import unit_file
+from steps.core.node.session import Result
 from steps.core.report import Report
 from steps.core.resources import File, Promise, Resource
-from steps.core.session import Result
 
 if TYPE_CHECKING:
-    from steps.core.authority import Authority
     from steps.core.contracts import ReleaseSource
     from steps.core.plugins import Plugins
-    from steps.core.releases import Staged
-    from steps.core.store import Store
+    from steps.core.release.releases import Staged
+    from steps.core.tls.authority import Authority
+    from steps.core.tls.store import Store
 
 T = TypeVar("T")
 FETCH_DEADLINE = 900  # seconds for one architecture's release, all sources together
@@ -107,14 +107,14 @@ class Context:
     @cached_property
     def store(self) -> Store:
         """The certificates in the work directory."""
-        from steps.core.store import Store
+        from steps.core.tls.store import Store
 
         return Store(self.cluster.work)
 
     @cached_property
     def authority(self) -> Authority:
         """The configured certificate backend, with the store that keeps what it signs."""
-        from steps.core.authority import Authority
+        from steps.core.tls.authority import Authority
 
         return Authority(self.cluster, self.plugins.cert_backend(self.cluster.tls.backend, self.cluster), self.store)
 
@@ -123,7 +123,7 @@ class Context:
 
     def release(self, arch: str) -> Staged | None:
         """What the cache has of the configured release for `arch`; verified once per run. Writes nothing."""
-        from steps.core import releases
+        from steps.core.release import releases
 
         if arch not in self._staged:
             found = releases.cached(
@@ -141,7 +141,7 @@ class Context:
 
     def fetch(self, arch: str) -> Staged:
         """As `release`, fetched from the first source that serves it where the cache has nothing. Raises StepFailed."""
-        from steps.core import releases
+        from steps.core.release import releases
 
         if arch not in self._staged:
             with self.report.transfer(f"etcd {self.cluster.version} ({arch})") as progress:
@@ -163,7 +163,7 @@ class Context:
             return
         self.change(f"{file} is {'replaced' if before else 'written'}", diff=unified(str(file), before, text))
         if not self.dry:
-            from steps.core.store import private_directory, replace
+            from steps.core.tls.store import private_directory, replace
 
             private_directory(file.parent)
             replace(file, text.encode())

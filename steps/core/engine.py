@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from steps.core.apply import CHECK_FAILED, apply_script
-from steps.core.compare import Change, changes, seen_after
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
-from steps.core.hosts import collected
-from steps.core.look import Look
 from steps.core.model import Node
+from steps.core.node.apply import CHECK_FAILED, apply_script
+from steps.core.node.compare import Change, changes, seen_after
+from steps.core.node.hosts import collected
+from steps.core.node.look import Look
 from steps.core.resources import File, Resource
 from steps.core.step import Step
 

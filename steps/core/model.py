@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steps.core import schema
+    from steps.core.config import schema
 
 
 @dataclass(frozen=True)

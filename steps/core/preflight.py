@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core import flags
 from steps.core.errors import Refused
-from steps.core.etcd import ctl
-from steps.core.look import ARCHITECTURES, Look
+from steps.core.etcd import flags
+from steps.core.etcd.ask import ctl
+from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, vanished
 from steps.core.model import Cluster, Node
-from steps.core.places import unit_file, wal_parent
-from steps.core.rolling import CLUSTER_ID, REPLACE, VANISHED, vanished
+from steps.core.node.look import ARCHITECTURES, Look
+from steps.core.node.places import unit_file, wal_parent
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -254,7 +254,7 @@ def foreign_ca(cluster: Cluster, node: Node, look: Look, ca: bytes | None) -> It
     entry = look.entries.get(f"{node.paths.cert}/ca.pem")
     if not cluster.tls.enabled or entry is None or entry.content is None:
         return
-    from steps.core import pki
+    from steps.core.tls import pki
 
     there = {pki.fingerprint(cert) for cert in pki.read(entry.content.encode(), f"{node.name}: ca.pem")}
     here = {pki.fingerprint(cert) for cert in pki.read(ca)} if ca else set()
@@ -271,7 +271,7 @@ def _not_yet_valid(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     """Before its notBefore a certificate is worth nothing: on a node whose clock is that far behind."""
     if not ctx.cluster.tls.enabled or look.skew >= -SKEW:
         return
-    from steps.core import pki, profiles
+    from steps.core.tls import pki, profiles
 
     pair, ca = ctx.store.pair(profiles.leaf_name(ctx.cluster, node)), ctx.store.ca()
     starts = [pki.read(pem)[0].not_valid_before_utc.timestamp() for pem in (ca, pair.cert if pair else None) if pem]

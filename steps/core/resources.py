@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from steps.core.look import Look
+    from steps.core.node.look import Look
 
 
 @dataclass(frozen=True)

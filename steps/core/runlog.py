@@ -34,7 +34,7 @@ class RunLog:
 
     def __init__(self, folder: Path, *, who: str, command: str, nodes: Sequence[str]) -> None:
         """Starts the file, 0600, and removes all but the newest KEPT."""
-        from steps.core.store import create, private_directory
+        from steps.core.tls.store import create, private_directory
 
         private_directory(folder)
         now = datetime.now(timezone.utc)

@@ -18,8 +18,8 @@ from steps.core.house import task
 def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = None) -> None:
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
     del config
-    from steps.core import profiles
-    from steps.core.store import private_directory, replace
+    from steps.core.tls import profiles
+    from steps.core.tls.store import private_directory, replace
 
     command = c.command
     cluster, ctx = command.cluster, command.ctx

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core import preflight
 from steps.core.errors import StepsError, Unhealthy
-from steps.core.etcd import View, ask_script, hashes_script, own_urls, parse
-from steps.core.evidence import Evidence, NodeEvidence
-from steps.core.gate import ask
+from steps.core.etcd.ask import View, ask_script, hashes_script, own_urls, parse
+from steps.core.etcd.evidence import Evidence, NodeEvidence
+from steps.core.etcd.gate import ask
+from steps.core.etcd.rolling import CLUSTER_ID
 from steps.core.house import task
+from steps.core.node.service import last_log_script, parse_state, state_script
 from steps.core.resources import File, Promise
-from steps.core.rolling import CLUSTER_ID
-from steps.core.service import last_log_script, parse_state, state_script
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.diagnosis import Finding
-    from steps.core.look import Look
+    from steps.core.etcd.diagnosis import Finding
     from steps.core.model import Cluster, Node
+    from steps.core.node.look import Look
 
 
 @task()
 def doctor(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """What is wrong, how that is known, and the command that mends it; reads only; exit 5 where something is wrong"""
     del node, config, json
-    from steps.core.diagnosis import diagnose
+    from steps.core.etcd.diagnosis import diagnose
 
     command = c.command
     evidence = gather(command.ctx, command.nodes)
@@ -143,8 +143,8 @@ def _tls(ctx: Context, node: Node, *, living: bool) -> tuple[tuple[str, ...], tu
     """What is wrong with the handshakes, and the pair that was issued for the node."""
     if not ctx.cluster.tls.enabled:
         return (), None
-    from steps.core import profiles
-    from steps.core.tlscheck import check
+    from steps.core.tls import profiles
+    from steps.core.tls.check import check
 
     try:
         pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))

@@ -25,7 +25,7 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
         )
     file = Path(out).expanduser().absolute()
     text = configuration(name, user, [(node.strip(), address.strip()) for node, _, address in pairs])
-    from steps.core import config
+    from steps.core.config import load as config
 
     cluster = config.parse(text.encode(), file)
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
+from steps.core.etcd.rolling import CLUSTER_ID
 from steps.core.house import task
-from steps.core.rolling import CLUSTER_ID
-from steps.core.service import disable_script, stop_script
+from steps.core.node.service import disable_script, stop_script
 
 if TYPE_CHECKING:
     from steps.core.model import Cluster, Node

@@ -12,7 +12,7 @@ from steps.core.house import task
 def status(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
     del node, config, json
-    from steps.core.health import HEAD, gather
+    from steps.core.etcd.health import HEAD, gather
 
     command = c.command
     health = gather(command.ctx, command.nodes, thorough=False)

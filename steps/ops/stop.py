@@ -7,7 +7,7 @@ from typing import Any
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
 from steps.core.house import task
-from steps.core.service import stop_script
+from steps.core.node.service import stop_script
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")

@@ -9,10 +9,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
-from steps.core import pki, store
-from steps.core.authority import shared_ca
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, StepFailed
+from steps.core.tls import pki, store
+from steps.core.tls.authority import shared_ca
 
 _BACKDATE = timedelta(minutes=30)  # for nodes whose clock is behind
 

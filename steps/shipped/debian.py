@@ -16,10 +16,10 @@ from pathlib import Path
 
 import filelock
 
-from steps.core.binaries import BINARIES, run
 from steps.core.contracts import Release
 from steps.core.errors import SourceUnavailable
-from steps.core.web import masked
+from steps.core.release.binaries import BINARIES, run
+from steps.core.release.web import masked
 
 PACKAGES = ("etcd-server", "etcd-client")
 _ARCHITECTURES = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}  # GOARCH → Debian's name, where they differ

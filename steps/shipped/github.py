@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steps.core import tarball, web
-from steps.core.releases import TarballRelease
+from steps.core.release import tarball, web
+from steps.core.release.releases import TarballRelease
 
 MAX_TARBALL, MAX_SUMS = 500_000_000, 1_000_000  # bytes
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from steps.core import tarball
-from steps.core.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
 from steps.core.contracts import Release
 from steps.core.errors import SourceUnavailable
-from steps.core.releases import TarballRelease
+from steps.core.release import tarball
+from steps.core.release.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
+from steps.core.release.releases import TarballRelease
 
 
 @dataclass(frozen=True)

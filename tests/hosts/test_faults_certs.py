@@ -17,7 +17,7 @@ from lab import Lab
 from releases import Releases
 from runs import described
 
-from steps.core import pki
+from steps.core.tls import pki
 
 SIGNER = Path(__file__).with_name("signer.py")
 HANGING = "86397"  # seconds, and a word that no other process has

@@ -13,7 +13,7 @@ from host import Host, each
 from lab import ROOT, Lab
 from rootfs import locked
 
-from steps.core.binaries import own_arch
+from steps.core.release.binaries import own_arch
 from steps.shipped.debian import unpacked
 
 Config = Callable[..., Path]

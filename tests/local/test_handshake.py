@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from steps.core import pki
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError
-from steps.core.handshake import Channel, Handshake, handshake, probe
-from steps.core.store import Pair, Store
+from steps.core.tls import pki
+from steps.core.tls.handshake import Channel, Handshake, handshake, probe
+from steps.core.tls.store import Pair, Store
 from steps.shipped.builtin import Builtin
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

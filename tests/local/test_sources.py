@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from steps.core import web
-from steps.core.binaries import own_arch, printed_version
 from steps.core.errors import SourceUnavailable, StepFailed
-from steps.core.releases import Sources, cached, fetch
+from steps.core.release import web
+from steps.core.release.binaries import own_arch, printed_version
+from steps.core.release.releases import Sources, cached, fetch
 from steps.shipped.debian import DebianSource, offered
 from steps.shipped.github import GithubSource
 from steps.shipped.path import PathSource

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steps.core.config import parse
-from steps.core.look import Look, Space
+from steps.core.config.load import parse
 from steps.core.model import Cluster
+from steps.core.node.look import Look, Space
 
 FILE = Path("/clusters/etcd.toml")
 PLENTY = 500 << 30

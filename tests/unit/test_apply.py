@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from clusters import on_loopback
 
-from steps.core.apply import CHECK_FAILED, STAGED, Upload, apply_script
-from steps.core.compare import Change, changes
-from steps.core.look import Entry, Look, look_script, parse
+from steps.core.node.apply import CHECK_FAILED, STAGED, Upload, apply_script
+from steps.core.node.compare import Change, changes
+from steps.core.node.look import Entry, Look, look_script, parse
+from steps.core.node.session import LocalPipe, Result, Session, shell_command
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
-from steps.core.session import LocalPipe, Result, Session, shell_command
 
 CLUSTER = on_loopback()
 EMPTY = Look(entries={}, facts={})

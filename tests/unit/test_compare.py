@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.compare import Change, changes, seen_after, unified, with_block
-from steps.core.look import Entry, Look
+from steps.core.node.compare import Change, changes, seen_after, unified, with_block
+from steps.core.node.look import Entry, Look
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
 
 UNIT = File("/etc/systemd/system/etcd.service", "[Unit]\nnew\n")

@@ -14,12 +14,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from steps.core import schema
-from steps.core.config import load, parse
+from steps.core.config import schema
+from steps.core.config.explain import allowed
+from steps.core.config.flag_rules import MANAGED_FLAGS
+from steps.core.config.lines import key_lines
+from steps.core.config.load import load, parse
 from steps.core.errors import WRONG, ConfigError
-from steps.core.explain import allowed
-from steps.core.flag_rules import MANAGED_FLAGS
-from steps.core.lines import key_lines
 from steps.core.model import Cluster
 
 ROOT = Path(__file__).parents[2]

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from clusters import on_hosts, on_loopback, seen
 
-from steps.core.diagnosis import Finding, diagnose
-from steps.core.etcd import Member, Status, View
-from steps.core.evidence import Evidence, NodeEvidence
-from steps.core.failures import FAILURES, LOG_LINES
-from steps.core.look import Entry, Process, Space
+from steps.core.etcd.ask import Member, Status, View
+from steps.core.etcd.diagnosis import Finding, diagnose
+from steps.core.etcd.evidence import Evidence, NodeEvidence
+from steps.core.etcd.failures import FAILURES, LOG_LINES
 from steps.core.model import Cluster, Node
-from steps.core.places import unit_file
-from steps.core.service import State, last_log_script
+from steps.core.node.look import Entry, Process, Space
+from steps.core.node.places import unit_file
+from steps.core.node.service import State, last_log_script
 from steps.ops.doctor import _others, _parts, script, shown
 
 CLUSTER = on_hosts("[tls]\nenabled = false\n")

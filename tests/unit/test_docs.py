@@ -14,7 +14,7 @@ from invoke import Collection, Program
 from invoke.parser import Parser, ParserContext
 
 from steps.core import errors
-from steps.core.config import parse
+from steps.core.config.load import parse
 from steps.ops.init import configuration
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from clusters import on_hosts, on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.etcd import View, ask_script, ctl, own_urls, parse
-from steps.core.gate import problems
+from steps.core.etcd.ask import View, ask_script, ctl, own_urls, parse
+from steps.core.etcd.gate import problems
 from steps.core.model import Cluster
 
 CAPTURED = Path(__file__).with_name("etcdctl")

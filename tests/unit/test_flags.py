@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts, on_loopback
 
-from steps.core import flags
 from steps.core.errors import ConfigError
+from steps.core.etcd import flags
 from steps.core.model import Cluster
 
 

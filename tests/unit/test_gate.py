@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from clusters import on_hosts
 
-from steps.core.etcd import Member, Status, View
-from steps.core.gate import LAG, healthy, problems
+from steps.core.etcd.ask import Member, Status, View
+from steps.core.etcd.gate import LAG, healthy, problems
 
 CLUSTER = on_hosts()
 URLS = [CLUSTER.client_url(node) for node in CLUSTER.nodes]

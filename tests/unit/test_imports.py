@@ -15,11 +15,26 @@ PHASES = tuple(phase.name for phase in PIPELINE)
 HEAVY = {"cryptography", "pydantic", "fabric", "paramiko", "asyncssh", "urllib3", "rich", "jinja2"}
 # Modules that are themselves imported only inside functions: they have what is heavy on top.
 LAZY = {
-    *("steps.core.config", "steps.core.schema", "steps.core.rules", "steps.core.explain", "steps.core.findings"),
-    *("steps.core.flag_rules", "steps.core.pki", "steps.core.store", "steps.core.validate", "steps.core.web"),
-    *("steps.core.tlscheck", "steps.core.handshake", "steps.core.ssh", "steps.core.releases", "steps.core.authority"),
+    "steps.core.config.explain",
+    "steps.core.config.findings",
+    "steps.core.config.flag_rules",
+    "steps.core.config.load",
+    "steps.core.config.rules",
+    "steps.core.config.schema",
+    "steps.core.node.ssh",
+    "steps.core.release.releases",
+    "steps.core.release.web",
+    "steps.core.tls.authority",
+    "steps.core.tls.check",
+    "steps.core.tls.handshake",
+    "steps.core.tls.pki",
+    "steps.core.tls.store",
+    "steps.core.tls.validate",
+    "steps.shipped.builtin",
+    "steps.shipped.debian",
+    "steps.shipped.github",
+    "steps.shipped.path",
     "steps.testing",
-    *("steps.shipped.builtin", "steps.shipped.github", "steps.shipped.debian", "steps.shipped.path"),
 }
 
 

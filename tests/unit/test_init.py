@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps.core import config
+from steps.core.config import load as config
 from steps.core.errors import ConfigError, Refused, UsageError
 from steps.ops.init import init
 

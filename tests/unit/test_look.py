@@ -18,8 +18,8 @@ from clusters import on_hosts, on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.look import ARCHITECTURES, Look, look_script, parse, pid_lines
 from steps.core.model import Cluster
+from steps.core.node.look import ARCHITECTURES, Look, look_script, parse, pid_lines
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Symlink, User
 
 ME = pwd.getpwuid(os.getuid()).pw_name

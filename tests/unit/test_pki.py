@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from steps.core import pki, validate
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, StepFailed
+from steps.core.tls import pki, validate
 from steps.shipped.builtin import Builtin
 
 SUBJECT = {"C": "CN", "ST": "BeiJing", "L": "BeiJing", "O": "etcd", "OU": "opsnull"}

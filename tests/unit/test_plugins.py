@@ -34,16 +34,17 @@ from steps.api import (
     StepFailed,
     hookimpl,
 )
-from steps.core import hooks, pki
-from steps.core.authority import Authority
+from steps.core import hooks
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import CertificateError, ConfigError, PluginError, StepsError
-from steps.core.hosts import Hosts
+from steps.core.node.hosts import Hosts
 from steps.core.plugins import Plugins
 from steps.core.report import Report
 from steps.core.step import Misplaced, ordered
-from steps.core.store import Store
+from steps.core.tls import pki
+from steps.core.tls.authority import Authority
+from steps.core.tls.store import Store
 from steps.shipped.builtin import Builtin
 from steps.testing import MEMBER, cluster, load_plugin, make_cluster, resources
 
@@ -479,7 +480,7 @@ def sabotaged(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
         monkeypatch.setattr(builtin.pki, "leaf_extensions", crooked)
     if how == "expired":
-        from steps.core import store
+        from steps.core.tls import store
 
         late = datetime.now(timezone.utc) + timedelta(days=4000)
         monkeypatch.setattr(store, "_now", lambda: late)
@@ -626,7 +627,7 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_oom(tmp_path: Path) -> None:
-    from steps.core.render import render
+    from steps.core.node.render import render
 
     plugin, found = example(tmp_path, "oom")
     values = {"cluster": found, "node": found.nodes[0], "argv": ["/e"], "systemd": 252, "writable": ("/d",)}

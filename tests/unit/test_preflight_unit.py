@@ -11,11 +11,11 @@ import pytest
 from clusters import on_hosts, on_loopback, seen
 
 from steps.core.errors import Refused
-from steps.core.look import Entry, Look, Process, Space
 from steps.core.model import Cluster, Node
-from steps.core.places import unit_file
+from steps.core.node.look import Entry, Look, Process, Space
+from steps.core.node.places import unit_file
+from steps.core.node.session import Result
 from steps.core.preflight import owners_script, preflight
-from steps.core.session import Result
 
 
 @dataclass

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from steps.core import releases, tarball, web
-from steps.core.binaries import elf_arch, own_arch, printed_version, run
 from steps.core.contracts import Release, ReleaseSource
 from steps.core.errors import SourceUnavailable, StepFailed
-from steps.core.releases import TarballRelease, cached, default_cache, fetch
+from steps.core.release import releases, tarball, web
+from steps.core.release.binaries import elf_arch, own_arch, printed_version, run
+from steps.core.release.releases import TarballRelease, cached, default_cache, fetch
 from steps.shipped import debian
 from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
 from steps.shipped.path import PathSource

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from clusters import on_hosts, on_loopback, seen
 
-from steps.core import flags
-from steps.core.look import UNIT_DIGEST, Entry, Look, Process
+from steps.core.etcd import flags
+from steps.core.etcd.rolling import order, restart_reason, vanished
 from steps.core.model import Cluster
-from steps.core.places import unit_file
+from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
+from steps.core.node.places import unit_file
 from steps.core.resources import File
-from steps.core.rolling import order, restart_reason, vanished
 from steps.units import Units
 
 BINARY, STARTED = "b" * 64, 1_700_000_000

@@ -13,7 +13,7 @@ import pytest
 from clusters import on_hosts, on_loopback
 
 from steps.core.model import Cluster, Node
-from steps.core.service import State, parse_state, start_script, state_script, stop_script
+from steps.core.node.service import State, parse_state, start_script, state_script, stop_script
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.session import LocalPipe, Result, Session, SessionError, shell_command
+from steps.core.node.session import LocalPipe, Result, Session, SessionError, shell_command
 
 Open = Callable[..., Session]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from steps.core import pki, store, validate
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, Pending, StepFailed
-from steps.core.store import Pair, Store
+from steps.core.tls import pki, store, validate
+from steps.core.tls.store import Pair, Store
 from steps.shipped.builtin import Builtin
 
 KEY = "ecdsa:p256"

@@ -13,10 +13,10 @@ from clusters import on_hosts, on_loopback, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.core import flags
-from steps.core.look import UNIT_DIGEST
+from steps.core.etcd import flags
 from steps.core.model import Cluster
-from steps.core.render import exec_argv, render, script_argv, unit_path, unit_word
+from steps.core.node.look import UNIT_DIGEST
+from steps.core.node.render import exec_argv, render, script_argv, unit_path, unit_word
 from steps.core.resources import Directory, File
 from steps.units import ANALYZE, Units, lint
 

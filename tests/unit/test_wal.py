@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.wal import HEAD, cluster_id
+from steps.core.etcd.wal import HEAD, cluster_id
 
 # the first bytes of a segment that etcd 3.5.16 wrote for a cluster with the ID e4e4cb7b75f24ff3
 SEGMENT = bytes.fromhex(

@@ -1,0 +1,1 @@
+"""etcd.toml, read and checked as a whole, becomes a Cluster."""

@@ -1,0 +1,137 @@
+"""The rules for etcd's flags: which are ours, which are refused, and what etcd would refuse to start with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from steps.core.config.findings import Finding, Nodes, flag_tables
+from steps.core.config.schema import FLAGS, GIB, Etcd, Tls
+
+# Flags that the program writes itself, and what to set instead.
+MANAGED: Mapping[str, str] = {
+    "name": "[[nodes]] name",
+    "data-dir": "[paths] data",
+    "wal-dir": "[paths] wal",
+    "listen-client-urls": "[[nodes]] ip and client_port",
+    "listen-peer-urls": "[[nodes]] ip and peer_port",
+    "listen-metrics-urls": "[etcd] metrics_port",
+    "advertise-client-urls": "[[nodes]] ip and client_port",
+    "initial-advertise-peer-urls": "[[nodes]] ip and peer_port",
+    "initial-cluster": "[[nodes]]",
+    "initial-cluster-token": "[cluster] token",
+    "initial-cluster-state": "nothing: what the members hold decides it",
+    **dict.fromkeys(("cert-file", "key-file", "trusted-ca-file", "client-cert-auth", "auto-tls", "ca-file"), "[tls]"),
+    **dict.fromkeys(("peer-cert-file", "peer-key-file", "peer-trusted-ca-file", "peer-ca-file"), "[tls]"),
+    **dict.fromkeys(("peer-client-cert-auth", "peer-auto-tls", "client-cert-file", "client-key-file"), "[tls]"),
+    **dict.fromkeys(("peer-client-cert-file", "peer-client-key-file"), "[tls]"),
+    **dict.fromkeys(("discovery", "discovery-srv", "discovery-srv-name", "discovery-endpoints"), "[[nodes]]"),
+    "config-file": "[etcd.flags]",
+}
+MANAGED_FLAGS = frozenset(MANAGED)
+REFUSED: Mapping[str, str] = {
+    "force-new-cluster": "it discards the other members",
+    "unsafe-no-fsync": "it loses acknowledged writes",
+    "version": "etcd would print it and exit",
+    "help": "etcd would print it and exit",
+}
+NUMBERS: Mapping[str, tuple[int, int]] = {
+    "heartbeat-interval": (1, 10000),
+    "election-timeout": (5, 50000),
+    "quota-backend-bytes": (0, (1 << 63) - 1),
+    "max-request-bytes": (1, (1 << 31) - 1),
+    "max-txn-ops": (1, (1 << 31) - 1),
+    "max-snapshots": (0, (1 << 31) - 1),
+    "max-wals": (0, (1 << 31) - 1),
+    "snapshot-count": (1, (1 << 63) - 1),
+}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "auto-compaction-mode": ("periodic", "revision"),
+    "tls-min-version": ("TLS1.2", "TLS1.3"),
+    "tls-max-version": ("TLS1.2", "TLS1.3"),
+}
+TLS_FLAGS = ("cipher-suites", "tls-min-version", "tls-max-version", "client-crl-file")
+GO_FALSE = {"0", "f", "F", "false", "False", "FALSE"}
+DURATION = r"([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+"
+
+
+def flag_names(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
+    for where, flags in flag_tables(etcd, nodes):
+        for name, value in flags.items():
+            if name in MANAGED:
+                yield Finding((*where, name), "written by this program, not by hand", f"set {MANAGED[name]}")
+            if name in REFUSED and value not in GO_FALSE:
+                yield Finding((*where, name), f"refused: {REFUSED[name]}", "remove it")
+            if name == "strict-reconfig-check" and value in GO_FALSE:
+                yield Finding(
+                    (*where, name), f'found "{value}", refused: it lets a change lose the quorum', "remove it"
+                )
+
+
+def flag_values(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
+    for where, flags in flag_tables(etcd, nodes):
+        for name, value in flags.items():
+            low, high = NUMBERS.get(name, (0, 0))
+            if high and not (re.fullmatch("-?[0-9]{1,19}", value) and low <= int(value) <= high):
+                yield Finding((*where, name), f'found "{value}", allowed {low} to {high}')
+            elif name == "quota-backend-bytes" and int(value) > 8 * GIB:
+                yield Finding((*where, name), f"{value} bytes: etcd advises 8 GiB at most", warning=True)
+            if name in CHOICES and value not in CHOICES[name]:
+                choices = " or ".join(f'"{choice}"' for choice in CHOICES[name])
+                yield Finding((*where, name), f'found "{value}", allowed {choices}')
+
+
+def flag_pairs(etcd: Etcd, nodes: Nodes, tls: Tls) -> Iterator[Finding]:
+    """What etcd refuses to start with: server/embed/config.go, Validate; docs/v3.6/tuning."""
+    for where, own in flag_tables(etcd, nodes):
+        flags = {**etcd.flags, **own}
+        for pair, judge in (
+            (("election-timeout", "heartbeat-interval"), _timing),
+            (("auto-compaction-retention", "auto-compaction-mode"), _retention),
+            (("tls-max-version", "tls-min-version"), _tls_versions),
+            (("cipher-suites", "tls-min-version"), lambda flags: _ciphers(flags, tls)),
+        ):
+            key = next((name for name in pair if name in own), None)
+            problem = judge(flags) if key else ""
+            if key and problem:
+                yield Finding((*where, key), problem)
+
+
+def _timing(flags: Mapping[str, str]) -> str:
+    election, heartbeat = (flags.get(name, FLAGS[name]) for name in ("election-timeout", "heartbeat-interval"))
+    whole = all(re.fullmatch("[0-9]{1,18}", value) for value in (election, heartbeat))
+    if whole and int(election) < 5 * int(heartbeat):
+        return f"found election-timeout {election} and heartbeat-interval {heartbeat}, allowed five times it or more"
+    return ""
+
+
+def _retention(flags: Mapping[str, str]) -> str:
+    kept = flags.get("auto-compaction-retention")
+    if flags.get("auto-compaction-mode") == "revision":
+        if kept is None:
+            return 'with mode "revision", auto-compaction-retention must say how many revisions are kept'
+        return "" if re.fullmatch("[0-9]{1,18}", kept) else f'found "{kept}", allowed a number of revisions'
+    if kept is not None and not re.fullmatch(rf"[0-9]{{1,9}}|{DURATION}", kept):
+        return f'found "{kept}", allowed hours, or a duration such as "30m"'
+    return ""
+
+
+def _tls_versions(flags: Mapping[str, str]) -> str:
+    low, high = flags.get("tls-min-version", ""), flags.get("tls-max-version", "")
+    return f'found tls-max-version "{high}" under tls-min-version "{low}"' if high and high < low else ""
+
+
+def _ciphers(flags: Mapping[str, str], tls: Tls) -> str:
+    """Go's net/http2 demands an AES_128_GCM suite; the certificate's key decides which family can be used."""
+    if not flags.get("cipher-suites"):
+        return ""
+    if flags.get("tls-min-version") == "TLS1.3":
+        return "found cipher-suites with TLS1.3 alone, whose suites cannot be chosen"
+    suites = [suite.strip() for suite in flags["cipher-suites"].split(",")]
+    family = "ECDSA" if tls.key.startswith("ecdsa") else "RSA"
+    needed = f"TLS_ECDHE_{family}_WITH_AES_128_GCM_SHA256"
+    if not any(re.fullmatch("TLS_ECDHE_(RSA|ECDSA)_WITH_AES_128_GCM_SHA256", suite) for suite in suites):
+        return f"found no AES_128_GCM suite, which HTTP/2 demands: allowed with {needed}"
+    if not any(re.fullmatch(rf"TLS_(ECDHE_)?{family}_WITH_\w+", suite) for suite in suites):
+        return f"found no suite for the key {tls.key}: allowed with {needed}"
+    return ""

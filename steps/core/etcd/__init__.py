@@ -1,0 +1,1 @@
+"""What etcd itself says and needs: questions, flags, the health gate, rolling restarts, snapshots."""

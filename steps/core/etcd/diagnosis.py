@@ -1,0 +1,356 @@
+"""From evidence to findings: what is wrong with a cluster, how that is known, and which command mends it. Pure.
+
+Each failure is known by a name, and each check is a small function that yields clues for such names; clues of one
+failure on one node become one finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steps.core import preflight
+from steps.core.etcd.ask import Member
+from steps.core.etcd.evidence import Evidence, NodeEvidence
+from steps.core.etcd.failures import FAILURES, LOG_LINES
+from steps.core.node.places import unit_file, wal_parent
+
+if TYPE_CHECKING:
+    from steps.core.model import Node
+
+WAL_SEGMENT = 64 << 20  # bytes that etcd preallocates for each next piece of its WAL
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One known failure, where it is ("" for the whole cluster), how it is known, and the command that mends it."""
+
+    failure: str
+    node: str
+    what: str
+    evidence: tuple[str, ...]
+    mend: str
+
+
+@dataclass(frozen=True)
+class Clue:
+    """`id`: of the member or process that the mending command names; `say`: that command, where it is not fixed."""
+
+    failure: str
+    evidence: str
+    id: str = ""
+    say: str = ""
+
+
+NodeCheck = Callable[[Evidence, NodeEvidence], Iterator[Clue]]
+
+
+def diagnose(evidence: Evidence) -> list[Finding]:
+    """The findings, node by node, and last what concerns the whole cluster; empty where all is well."""
+    clues = {case.node.name: _clues(evidence, case) for case in evidence.nodes}
+    clues[""] = [*_foreign_members(evidence), *_ca(evidence), *_quorum(evidence)]
+    for case in evidence.nodes:
+        if not _explained(clues[case.node.name]):
+            clues[case.node.name] += [clue for check in GENERAL for clue in check(evidence, case)]
+    if not any(_explained(found) for found in clues.values()):
+        for case in evidence.nodes:
+            clues[case.node.name] += [Clue("tls-refused", problem) for problem in case.tls]
+    return [finding for name, found in clues.items() for finding in _findings(evidence, name, found)]
+
+
+def _explained(clues: list[Clue]) -> bool:
+    """Whether there is one that tells why a member does not serve."""
+    return any(not FAILURES[clue.failure].aside for clue in clues)
+
+
+def _clues(evidence: Evidence, case: NodeEvidence) -> list[Clue]:
+    if case.look is None:
+        return [Clue("host-unreachable", case.unreachable, say=case.hint)]
+    return [clue for check in NODE_CHECKS for clue in check(evidence, case)]
+
+
+def _findings(evidence: Evidence, name: str, clues: list[Clue]) -> Iterator[Finding]:
+    cluster = evidence.cluster
+    fields = {"node": name, "ctl": f". {cluster.work}/environment.sh && etcdctl", "ca": str(cluster.work / "ca")}
+    if name:
+        node = cluster.node(name)
+        fields |= {"cert": node.paths.cert, "data": node.paths.data, "wal": node.paths.wal}
+        fields |= {"parent": wal_parent(node), "run_as": cluster.hosts.run_as, "id": _member_id(evidence, node)}
+    for failure in dict.fromkeys(clue.failure for clue in clues):
+        same = [clue for clue in clues if clue.failure == failure]
+        more = {key: next((value for clue in same if (value := getattr(clue, key))), "") for key in ("id", "say")}
+        words = fields | {key: value for key, value in more.items() if value}
+        known = FAILURES[failure]
+        seen = tuple(dict.fromkeys(clue.evidence for clue in same))
+        yield Finding(failure, name, known.what, seen, known.mend.format(**{"id": "ID", "say": "", **words}))
+
+
+# -- one node -----------------------------------------------------------------------------------------------------
+
+
+def _deployed(evidence: Evidence, case: NodeEvidence) -> bool:
+    return case.look is not None and unit_file(evidence.cluster, case.node) in case.look.entries
+
+
+def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """The preflight's own questions, each for the failure that it knows."""
+    cluster, node, look = evidence.cluster, case.node, case.look
+    assert look is not None  # noqa: S101  NODE_CHECKS are asked of nodes that were looked at
+    for failure, check in (
+        ("overridden", preflight.overrides),
+        ("wal-mountpoint", preflight.wal_mount),
+        ("not-writable", preflight.wal_owner),
+        ("not-writable", preflight.read_only),
+        ("foreign-data", preflight.foreign_data),
+        ("wiped-member", preflight.vanished_data),
+    ):
+        yield from (Clue(failure, problem) for problem in check(cluster, node, look))
+    yield from (Clue("port-taken", problem) for problem in case.ports)
+
+
+def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    if not _deployed(evidence, case) and case.look is not None and not case.look.member:
+        yield Clue("not-deployed", f"there is no {unit_file(evidence.cluster, case.node)}")
+
+
+def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """Only of a member that does not serve: one that does has overcome what it once complained of."""
+    if case.serves(evidence.cluster):
+        return
+    known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
+    for failure, pattern in LOG_LINES:
+        if failure == "cluster-id-mismatch" and known:
+            continue  # its data is ours: it is the others that it complains of
+        lines = [line for line in case.log.splitlines() if re.search(pattern, line)]
+        if lines:
+            yield Clue(failure, f"its log: {lines[-1].strip()[:300]}")
+
+
+def _start_limit(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    del evidence
+    result = case.look.unit.get("Result") if case.look else ""
+    if result == "start-limit-hit" or "Start request repeated too quickly" in case.log.rpartition("Starting ")[2]:
+        yield Clue("start-limit", "systemd: Result=start-limit-hit, start request repeated too quickly")
+
+
+def _second(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    for pid, line in case.others.items():
+        ours = f"etcd.service is pid {case.state.pid}" if case.state.pid else "etcd.service does not run"
+        if not evidence.cluster.systemd:
+            ours = f"the member is pid {case.state.pid}"
+        yield Clue("second-etcd", f"pid {pid} runs {line[:200]}; {ours}", id=str(pid))
+
+
+def _disk(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """etcd preallocates each next segment of its WAL: with less than that it stops at the next one."""
+    for path in (case.node.paths.data, case.node.paths.wal):
+        space = case.look.space.get(path) if case.look and _deployed(evidence, case) else None
+        if space is not None and space.free < WAL_SEGMENT:
+            yield Clue("disk-full", f"{path}: {space.free >> 20} MB free of {space.total >> 20} MB")
+
+
+def _clock(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    del evidence
+    skew = case.look.skew if case.look else 0
+    if abs(skew) > preflight.SKEW:
+        where = "ahead of" if skew > 0 else "behind"
+        yield Clue("clock-skew", f"its clock is {abs(skew)} s {where} this controller's")
+
+
+def _enabled(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    state = case.look.unit.get("UnitFileState", "") if case.look else ""
+    if evidence.cluster.systemd and _deployed(evidence, case) and state not in ("enabled", "enabled-runtime"):
+        yield Clue("not-enabled", f"systemd: UnitFileState={state or 'unknown'}")
+
+
+def _certificate(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """The certificate that lies on the node, judged as every new one is; its key by the digest alone."""
+    if not evidence.cluster.tls.enabled or evidence.ca is None or case.look is None or not _deployed(evidence, case):
+        return
+    from steps.core.errors import CertificateError
+    from steps.core.tls import pki, profiles, validate
+
+    home = case.node.paths.cert
+    entry, key = (case.look.entries.get(f"{home}/{name}") for name in ("etcd.pem", "etcd-key.pem"))
+    if entry is None or entry.content is None or case.issued is None:
+        missing = f"{home}/etcd.pem is not there" if case.issued else "this controller has issued none for it"
+        yield Clue("wrong-certificate", missing)
+        return
+    pem, (cert, issued_key) = entry.content.encode("utf-8", "surrogateescape"), case.issued
+    try:
+        # Is the key on the node the issued one, the certificate must be its other half; else nobody can tell from here.
+        same = key is not None and key.sha256 == _sha256(issued_key)
+        mine = issued_key if same else pem
+        problems = validate.leaf_problems(
+            pem, ca_pem=evidence.ca, key=mine, profile=profiles.member(evidence.cluster, case.node), now=evidence.now
+        )
+        if not same and pki.read(pem)[0] == pki.read(cert)[0]:
+            problems.append("public key: the key on the node is not the one that was issued with it")
+    except CertificateError as error:
+        problems = [error.message]
+    for problem in problems:
+        failure = next((name for start, name in _FIELDS if problem.startswith(start)), "wrong-certificate")
+        say = _own_ca(case) if failure == "ca-mismatch" else ""
+        yield Clue(failure, f"{home}/etcd.pem: {problem}", say=say)
+
+
+_FIELDS = (
+    ("validity: expired", "expired-certificate"),
+    ("validity: not valid before", "expired-certificate"),
+    ("public key:", "key-mismatch"),
+    ("issuer: not signed", "ca-mismatch"),
+)
+
+
+def _own_ca(case: NodeEvidence) -> str:
+    return f"invoke ca certs start --node {case.node.name}"
+
+
+def _sha256(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """Where the other nodes trust this controller's CA, the node's file is wrong; else the controller is."""
+    if case.look is None:
+        return
+    for problem in preflight.foreign_ca(evidence.cluster, case.node, case.look, evidence.ca):
+        others = [each for each in evidence.nodes if each is not case and each.look is not None]
+        wrong_here = any(
+            f"{each.node.paths.cert}/ca.pem" in each.look.entries
+            and not list(preflight.foreign_ca(evidence.cluster, each.node, each.look, evidence.ca))
+            for each in others
+            if each.look is not None
+        )
+        home = case.node.paths.cert
+        aside = f"on {case.node.name}: mv {home}/ca.pem {home}/ca.pem.foreign, then: {_own_ca(case)}"
+        copy = f"copy {evidence.cluster.work / 'ca'} and certs from the controller that made the cluster"
+        yield Clue("ca-mismatch", problem.partition(". Copy")[0], say=aside if wrong_here else copy)
+
+
+def _membership(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    if evidence.view.members is None:
+        return
+    member = _member(evidence, case.node)
+    url = evidence.cluster.peer_url(case.node)
+    if member is None:
+        yield Clue("removed-member", f"the member list has nobody at {url}")
+    elif not member.started:
+        yield Clue("never-started", f"member {member.id} at {url} has no name yet", id=member.id)
+    elif member.learner:
+        yield Clue("learner", f"the member list calls {member.id} a learner", id=member.id)
+
+
+def _alarms(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    member = _member(evidence, case.node)
+    for alarm in evidence.view.alarms:
+        kind, _, owner = alarm.partition(" on ")
+        if member is not None and owner == member.id:
+            yield Clue({"NOSPACE": "no-space-alarm"}.get(kind, "corrupt"), f"alarm {alarm}")
+
+
+def _hashes(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """What most members have at one revision is right."""
+    hashes = evidence.view.hashes
+    own = hashes.get(evidence.cluster.client_url(case.node))
+    most = max(hashes.values(), key=list(hashes.values()).count, default=own)
+    if own is not None and own != most:
+        yield Clue("corrupt", f"at one revision the hash of its data is {own}, the other members' is {most}")
+
+
+def _cluster_ids(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    status = case.view.statuses.get(evidence.cluster.client_url(case.node))
+    known = evidence.cluster_id or _common_id(evidence)
+    written = case.look.facts.get("cluster", "") if case.look else ""
+    for found, what in ((status.cluster_id if status else "", "it answers with"), (written, "its WAL has")):
+        if found and known and found != known:
+            yield Clue("cluster-id-mismatch", f"{what} the cluster ID {found}, this cluster's is {known}")
+
+
+def _common_id(evidence: Evidence) -> str:
+    ids = [status.cluster_id for case in evidence.nodes for status in case.view.statuses.values()]
+    return max(ids, key=ids.count, default="")
+
+
+NODE_CHECKS: tuple[NodeCheck, ...] = (
+    _installed,
+    _preflight,
+    _log,
+    _start_limit,
+    _second,
+    _disk,
+    _clock,
+    _enabled,
+    _certificate,
+    _trusted,
+    _membership,
+    _alarms,
+    _hashes,
+    _cluster_ids,
+)
+
+
+def _not_up(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    if case.look is None or case.state.ready or not _deployed(evidence, case):
+        return
+    said = f"{'systemd' if evidence.cluster.systemd else 'the process'}: {case.state.active}"
+    if case.state.active in ("inactive/dead", "dead"):
+        yield Clue("stopped", said)
+        return
+    yield Clue("not-running", said)
+    yield from (Clue("not-running", f"its log: {line.strip()[:300]}") for line in case.log.splitlines()[-3:])
+
+
+def _not_serving(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """Without a quorum no member serves: then that is what is said."""
+    if not case.state.ready or case.serves(evidence.cluster) or list(_quorum(evidence)):
+        return
+    url = evidence.cluster.client_url(case.node)
+    yield Clue("not-serving", f"{url}: {case.view.health.get(url) or case.view.errors.get('health') or 'no answer'}")
+    yield from (Clue("not-serving", f"its log: {line.strip()[:300]}") for line in case.log.splitlines()[-3:])
+
+
+GENERAL: tuple[NodeCheck, ...] = (_not_up, _not_serving)  # asked where nothing else explains it
+
+
+# -- the whole cluster --------------------------------------------------------------------------------------------
+
+
+def _member(evidence: Evidence, node: Node) -> Member | None:
+    url = evidence.cluster.peer_url(node)
+    return next((member for member in evidence.view.members or () if url in member.peer_urls), None)
+
+
+def _member_id(evidence: Evidence, node: Node) -> str:
+    member = _member(evidence, node)
+    return member.id if member else "ID"
+
+
+def _foreign_members(evidence: Evidence) -> Iterator[Clue]:
+    wanted = {evidence.cluster.peer_url(node) for node in evidence.cluster.nodes}
+    for member in evidence.view.members or ():
+        if not wanted & set(member.peer_urls):
+            where = f"{member.name or 'a member without a name'} ({member.id}) at {', '.join(member.peer_urls)}"
+            yield Clue("foreign-member", f"the member list has {where}", id=member.id)
+
+
+def _ca(evidence: Evidence) -> Iterator[Clue]:
+    if evidence.ca is not None and evidence.cluster.tls.enabled:
+        from steps.core.tls import validate
+
+        yield from (Clue("ca-expired", problem) for problem in validate.ca_problems(evidence.ca, now=evidence.now))
+
+
+def _quorum(evidence: Evidence) -> Iterator[Clue]:
+    """A member that serves has committed a read, so there is a quorum; a selection says nothing of the others."""
+    if len(evidence.nodes) < len(evidence.cluster.nodes) or any(
+        case.serves(evidence.cluster) for case in evidence.nodes
+    ):
+        return
+    for case in evidence.nodes:
+        reason = case.view.health.get(evidence.cluster.client_url(case.node)) or case.state.active
+        yield Clue("no-quorum", f"{case.node.name} does not serve: {'unreachable' if case.unreachable else reason}")

@@ -1,0 +1,56 @@
+"""What was found of a cluster, before anybody says what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from steps.core.etcd.ask import View
+from steps.core.model import Cluster, Node
+from steps.core.node.look import Look
+from steps.core.node.service import State
+
+NOWHERE = State("unknown", 0)
+
+
+@dataclass(frozen=True)
+class NodeEvidence:
+    """What was found of one node. `unreachable`: why it was not asked, `hint`: what to do; then all else is empty.
+
+    `log`: of the last start. `ports`: what the preflight says of taken ports. `others`: pid → command line of each
+    other etcd on the member's data directory. `tls`: what came of the handshakes. `issued`: the certificate and the
+    key, PEM, that this controller has for the node.
+    """
+
+    node: Node
+    unreachable: str = ""
+    hint: str = ""
+    look: Look | None = None
+    state: State = NOWHERE
+    log: str = ""
+    view: View = field(default_factory=View)
+    ports: tuple[str, ...] = ()
+    others: Mapping[int, str] = field(default_factory=dict)
+    tls: tuple[str, ...] = ()
+    issued: tuple[bytes, bytes] | None = None
+
+    def serves(self, cluster: Cluster) -> bool:
+        """Whether it commits: from 3.5 on `endpoint health` also calls a member under an alarm unhealthy."""
+        health = self.view.health.get(cluster.client_url(self.node), "no answer")
+        return self.state.ready and (not health or health.startswith("Active Alarm"))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that was found. `view`: the member list and the alarms, as one that serves tells them; hashes if they differ.
+
+    `cluster_id`: of the first healthy start, hex, "" where there was none. `ca`: what this controller trusts.
+    """
+
+    cluster: Cluster
+    nodes: tuple[NodeEvidence, ...]
+    view: View
+    now: datetime
+    cluster_id: str = ""
+    ca: bytes | None = None

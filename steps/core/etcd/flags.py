@@ -1,0 +1,72 @@
+"""etcd's command line for a node, as the unit will have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from steps.core.etcd.ask import own_urls
+from steps.core.model import Cluster, Node
+
+BOOTSTRAP_ONLY = "--initial-"  # read by etcd at its first start and never again: no reason for a restart
+
+
+def minor(version: str) -> tuple[int, int]:
+    """3.5.16 → (3, 5)."""
+    major, second, *_ = version.split(".")
+    return int(major), int(second)
+
+
+def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, ...]:
+    """The binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's."""
+    flags = {
+        "name": node.name,
+        "data-dir": node.paths.data,
+        "wal-dir": node.paths.wal,
+        **_tls(cluster, node),
+        "listen-peer-urls": cluster.peer_url(node),
+        "initial-advertise-peer-urls": cluster.peer_url(node),
+        "listen-client-urls": ",".join(own_urls(cluster, node)),
+        "advertise-client-urls": cluster.client_url(node),
+        "initial-cluster-token": cluster.token,
+        "initial-cluster": ",".join(f"{each.name}={cluster.peer_url(each)}" for each in cluster.nodes),
+        "initial-cluster-state": "new",
+        **({"listen-metrics-urls": f"http://{node.host}:{cluster.metrics_port}"} if cluster.metrics_port else {}),
+        **(_corruption_checks(cluster.version) if cluster.hosts.hardening or not cluster.systemd else {}),
+        **cluster.flags,
+        **extra,
+        **node.flags,
+    }
+    return (f"{node.paths.bin}/etcd", *(f"--{flag}={value}" for flag, value in flags.items()))
+
+
+def lasting(words: tuple[str, ...]) -> frozenset[str]:
+    """The part of a command line whose change needs a restart. Order does not matter to etcd."""
+    return frozenset(word for word in words if not word.startswith(BOOTSTRAP_ONLY))
+
+
+def _tls(cluster: Cluster, node: Node) -> dict[str, str]:
+    if not cluster.tls.enabled:
+        return {}
+    cert, key, ca = (f"{node.paths.cert}/{name}" for name in ("etcd.pem", "etcd-key.pem", "ca.pem"))
+    safe = {"auto-tls": "false", "peer-auto-tls": "false"} if cluster.hosts.hardening or not cluster.systemd else {}
+    return {
+        "cert-file": cert,
+        "key-file": key,
+        "trusted-ca-file": ca,
+        "peer-cert-file": cert,
+        "peer-key-file": key,
+        "peer-trusted-ca-file": ca,
+        "peer-client-cert-auth": "true",
+        "client-cert-auth": "true",
+        **safe,
+    }
+
+
+def _corruption_checks(version: str) -> dict[str, str]:
+    """etcd-io/website, op-guide/data_corruption: the names changed with each minor."""
+    if minor(version) >= (3, 6):
+        return {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}
+    checks = {"experimental-initial-corrupt-check": "true"}
+    if minor(version) >= (3, 5):
+        checks["experimental-compact-hash-check-enabled"] = "true"
+    return checks

@@ -1,0 +1,138 @@
+"""The health gate: what must be true of the whole cluster before and after a member is taken down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from steps.core.errors import NodeFailed
+from steps.core.etcd.ask import View, ask_script, parse
+from steps.core.model import Cluster, Node
+from steps.core.node.service import State, log_script, parse_state, state_script
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+
+LAG = 1000  # raft entries that a member under writes may still have to apply
+PATIENCE = 90  # seconds that a member gets to come back
+_PAUSE = "sleep 0.1\n"  # between two polls, on the node
+
+
+def problems(cluster: Cluster, view: View) -> list[str]:
+    """What is wrong with the cluster, seen through one node; empty where the gate is open."""
+    return [*member_problems(cluster, view), *cluster_problems(cluster, view)]
+
+
+def cluster_problems(cluster: Cluster, view: View) -> list[str]:
+    """What is wrong between the members: one cluster, one leader, the configured set, no alarm."""
+    return [*_agreement(view), *_membership(cluster, view), *(f"alarm {alarm}" for alarm in view.alarms)]
+
+
+def healthy(cluster: Cluster, view: View) -> set[str]:
+    """The nodes whose member answers and commits."""
+    return {node.name for node in cluster.nodes if view.health.get(cluster.client_url(node)) == ""}
+
+
+def member_problems(cluster: Cluster, view: View) -> Iterator[str]:
+    """What is wrong with each of the cluster's nodes by itself."""
+    for node in cluster.nodes:
+        url = cluster.client_url(node)
+        status = view.statuses.get(url)
+        if status is None:
+            why = view.health.get(url) or view.errors.get("status") or "no answer"
+            yield f"{node.name} does not answer at {url}: {why}"
+            continue
+        yield from (f"{node.name}: {error}" for error in status.errors)
+        if status.learner:
+            yield f"{node.name} is a learner"
+        if status.raft_index - status.applied > LAG:
+            yield f"{node.name} has {status.raft_index - status.applied} entries still to apply"
+        if view.health.get(url):
+            yield f"{node.name} is unhealthy: {view.health[url]}"
+
+
+def _agreement(view: View) -> Iterator[str]:
+    statuses = view.statuses.values()
+    if len(ids := {status.cluster_id for status in statuses}) > 1:
+        yield f"members of different clusters: IDs {', '.join(sorted(ids))}"
+    if len(leaders := {status.leader for status in statuses if status.leader != "0"}) > 1:
+        yield f"members follow different leaders: {', '.join(sorted(leaders))}"
+    if any(status.leader == "0" for status in statuses):
+        yield "no leader"
+
+
+def _membership(cluster: Cluster, view: View) -> Iterator[str]:
+    if view.members is None:
+        yield f"the member list is not to be had: {view.errors.get('members', 'no answer')}"
+        return
+    wanted = {cluster.peer_url(node): node.name for node in cluster.nodes}
+    seen = {url: member for member in view.members for url in member.peer_urls}
+    yield from (f"{name} ({url}) is not a member" for url, name in wanted.items() if url not in seen)
+    for url, member in seen.items():
+        if url not in wanted:
+            yield f"member {member.name or member.id} ({url}) is not in etcd.toml"
+        elif not member.started:
+            yield f"{wanted[url]} was added and has not started"
+        elif member.name != wanted[url]:
+            yield f"{url} is {member.name}, not {wanted[url]}"
+        elif member.learner:
+            yield f"{wanted[url]} is a learner"
+
+
+def ask(ctx: Context, node: Node, endpoints: Sequence[str] | None = None) -> View:
+    """What the cluster says through one node: every member's status and health, the member list, the alarms."""
+    cluster = ctx.cluster
+    urls = endpoints or [cluster.client_url(each) for each in cluster.nodes]
+    return parse(ctx.sh(node, ask_script(cluster, node, urls, members=True), deadline=120).out)
+
+
+def wait_open(ctx: Context, asker: Node, started: dict[str, int], *, patience: float = PATIENCE) -> View:
+    """Polls until the gate is open and every node in `started` (name → the pid that it had) runs as another process.
+
+    Raises NodeFailed, with the member's log, as soon as one has failed for good, or after `patience` seconds.
+    """
+    with ExitStack() as stack:
+        for name in started:
+            stack.enter_context(ctx.report.busy(name))
+        return _poll(ctx, asker, started, patience)
+
+
+def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -> View:
+    cluster = ctx.cluster
+    end = time.monotonic() + patience
+    while True:
+        states = _states(ctx, started)
+        for name, state in states.items():
+            if state.failed:
+                raise _gave_up(ctx, cluster.node(name), f"etcd did not stay up ({state.active})")
+        late = time.monotonic() > end
+        # etcdctl waits long for a member that does not listen: meanwhile its end would not be seen.
+        if late or all(state.ready and state.pid != started[name] for name, state in states.items()):
+            view = ask(ctx, asker)
+            wrong = problems(cluster, view)
+            if not wrong:
+                return view
+        if late:
+            culprit = next((name for name in started if any(problem.startswith(name) for problem in wrong)), asker.name)
+            raise _gave_up(ctx, cluster.node(culprit), f"not healthy after {patience:.0f} s: {'; '.join(wrong)}")
+
+
+def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
+    nodes = [ctx.cluster.node(name) for name in started]
+    return ctx.each(nodes, lambda node: parse_state(ctx.sh(node, state_script(ctx.cluster, node) + _PAUSE).out))
+
+
+def _gave_up(ctx: Context, node: Node, cause: str) -> NodeFailed:
+    log = telling(ctx.sh(node, log_script(ctx.cluster, node, 200)).out)
+    return NodeFailed(node.name, cause, stderr=log, hint="the other members were left as they are; invoke status")
+
+
+def telling(log: str) -> str:
+    """The lines that say why a member ended, without the stack trace behind them; the last ones where none does."""
+    lines = log.splitlines()
+    grave = [
+        line for line in lines if line.startswith("panic: ") or '"level":"fatal"' in line or '"level":"panic"' in line
+    ]
+    return "\n".join(line[:400] for line in (grave[-3:] or lines[-8:]))

@@ -1,0 +1,62 @@
+"""A snapshot, from a member to the controller: private, whole, and never over another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steps.core.errors import NodeFailed, StepFailed
+from steps.core.etcd.ask import ctl
+from steps.core.node.look import quoted
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Node
+
+SECONDS = 1800  # `snapshot save` knows no deadline of its own (etcd-io/etcd#10298)
+_TRAILER = 32  # etcd appends the SHA-256 of what precedes it
+_PAGE = 512
+
+
+def save(ctx: Context, node: Node, file: Path) -> None:
+    """Saves the node's data as `file`, 0600. Raises StepFailed if it exists, NodeFailed if it is not whole."""
+    from steps.core.tls.store import private_directory
+
+    if file.exists():
+        raise StepFailed(f"{file} exists, and a snapshot is never written over", hint="name another file")
+    private_directory(file.parent)
+    part = file.with_suffix(".part")
+    cluster = ctx.cluster
+    endpoint = quoted([f"--endpoints={cluster.client_url(node)}"])
+    script = (
+        ctl(cluster, node).replace("timeout 15", f"timeout {SECONDS}")
+        + "d=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf \"$d\"' EXIT\n"
+        + f'ctl {endpoint} --command-timeout={SECONDS}s snapshot save "$d/db" >&2 && cat "$d/db"\n'
+    )
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            result = ctx.hosts.run(node, script, deadline=SECONDS, sink=stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if not result.ok:
+            raise NodeFailed(node.name, "the snapshot could not be saved", stderr=result.err)
+        _check(node.name, part)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(node: str, file: Path) -> None:
+    """The size and the digest that `etcdctl snapshot save` appends (etcd's client/v3/snapshot)."""
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        left = size - _TRAILER
+        while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+        trailer = stream.read()
+    if size % _PAGE != _TRAILER or digest.digest() != trailer:
+        raise NodeFailed(node, f"the snapshot of {size} bytes is not whole", hint="run the same again")

@@ -1,0 +1,159 @@
+"""All nodes of a run: one shell each, in parallel, whatever carries it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
+from steps.core.model import Cluster, Node
+from steps.core.node.session import LocalPipe, Result, Sent, Session, SessionError, shell_command
+
+if TYPE_CHECKING:
+    from steps.core.node.ssh import Ssh
+
+T = TypeVar("T")
+
+ENDED = "the command was interrupted"
+
+
+class Hosts:
+    """Opens what it needs when it needs it. `locked`: every shell first takes its node's lock (a run that writes)."""
+
+    def __init__(self, cluster: Cluster, *, locked: bool, dry: bool = False, sudo_password: str | None = None) -> None:
+        self._cluster = cluster
+        self._locked = locked
+        self._sessions: dict[str, Session] = {}
+        self._ssh: Ssh | None = None
+        self.interrupted = False
+        self._me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        if cluster.hosts.transport == "ssh":
+            from steps.core.node.ssh import Ssh
+
+            self._ssh = Ssh(cluster, keep=not dry, sudo_password=sudo_password)
+
+    def run(
+        self,
+        node: Node,
+        script: str,
+        payload: Iterable[bytes] = (),
+        *,
+        deadline: float = 60,
+        sent: Sent | None = None,
+        sink: BinaryIO | None = None,
+    ) -> Result:
+        """Runs a script on a node, as root over SSH. Raises NodeFailed where the shell is lost, Refused before that."""
+        try:
+            return self._session(node).run(script, payload, deadline=deadline, sent=sent, sink=sink)
+        except SessionError as error:
+            raise NodeFailed(node.name, str(error), hint="run the same command again") from error
+        finally:
+            session = self._sessions.get(node.name)
+            if session is not None and session.closed:
+                del self._sessions[node.name]
+
+    def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:
+        """`work` on every node at once, at most [ssh] parallel; all failures are collected and raised as one.
+
+        Ctrl-C lets what has begun finish, starts nothing more, and raises KeyboardInterrupt.
+        """
+        with ThreadPoolExecutor(max(1, min(self._cluster.ssh.parallel, len(nodes)))) as pool:
+            futures: dict[str, Future[T]] = {
+                node.name: pool.submit(self._unless_interrupted, work, node) for node in nodes
+            }
+            try:
+                wait(futures.values())
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
+        failures = [error for future in futures.values() if (error := future.exception()) is not None]
+        if failures:
+            raise collected(failures)
+        return {name: future.result() for name, future in futures.items()}
+
+    def dial(self, node: Node, address: tuple[str, int], *, timeout: float = 5) -> Any:
+        """A byte channel to `address` from the node. Raises OSError, also where its sshd forbids forwarding."""
+        if self._ssh is None:
+            return socket.create_connection(address, timeout=timeout)
+        from paramiko import SSHException
+
+        try:
+            return self._ssh.dial(node, address, timeout)
+        except SSHException as error:
+            raise ConnectionRefusedError(str(error)) from error
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        if self._ssh is not None:
+            self._ssh.close()
+
+    def _unless_interrupted(self, work: Callable[[Node], T], node: Node) -> T:
+        if self.interrupted:
+            raise KeyboardInterrupt(ENDED)
+        return work(node)
+
+    def _session(self, node: Node) -> Session:
+        if node.name not in self._sessions:
+            self._sessions[node.name] = self._open(node)
+        return self._sessions[node.name]
+
+    def _open(self, node: Node) -> Session:
+        lock = self._lock_path(node) if self._locked else None
+        holder = f"{self._me}, for {node.name}"
+        password = None
+        if self._ssh is not None:
+            pipe, password = self._ssh.pipe(node, lock=lock, holder=holder)
+        else:
+            pipe = LocalPipe(shell_command(lock=lock, holder=holder))
+        try:
+            return Session(pipe, password=password, deadline=self._cluster.ssh.connect_timeout + 10)
+        except SessionError as error:
+            pipe.close()
+            raise self._unready(node, str(error)) from error
+
+    def _unready(self, node: Node, words: str) -> Refused:
+        if "locked by" in words:
+            holder = words.partition("locked by ")[2].strip()
+            if holder.startswith(self._me):
+                twin = holder.rpartition("for ")[2]
+                return Refused(
+                    f"{twin} and {node.name} are the same machine: this very run holds its lock",
+                    hint="give each node its own ip, or ssh = { host = … }",
+                )
+            return Refused(
+                f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
+            )
+        if self._cluster.ssh.sudo and "sudo" in words:
+            return Refused(
+                f"{node.name}: sudo does not let us in: {words}",
+                hint="allow passwordless sudo, or give the password: `invoke --prompt-for-sudo-password …`, "
+                "or INVOKE_SUDO_PASSWORD in the environment",
+            )
+        return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
+
+    def _lock_path(self, node: Node) -> str:
+        return "/run/lock/etcd-steps.lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
+
+
+def collected(failures: Sequence[BaseException]) -> BaseException:
+    """One error for several nodes': the sternest exit code (a failed step before a refusal), all messages and hints."""
+    known = [error for error in failures if isinstance(error, StepsError)]
+    unknown = [error for error in failures if not isinstance(error, StepsError)]
+    if unknown:
+        return unknown[0]
+    if len(known) == 1:
+        return known[0]
+    pending = [error for error in known if isinstance(error, Pending)]
+    if len(pending) == len(known):
+        files = dict.fromkeys(file for error in pending for file in error.files)
+        return Pending(tuple(files), pending[0].instructions)
+    kind = next((kind for kind in (Refused, Unhealthy) if all(isinstance(error, kind) for error in known)), StepsError)
+    message = "\n".join(error.message for error in known)
+    hint = "\n".join(dict.fromkeys(error.hint for error in known if error.hint))
+    return kind(message, hint=hint)

@@ -1,0 +1,89 @@
+"""Templates, and the quoting of what goes into a unit. Nothing from etcd.toml is ever itself a template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
+
+
+def render(template: str, directories: Sequence[Path], **values: object) -> str:
+    """The first `template` in `directories`, then in templates/. Raises jinja2.UndefinedError for a missing value."""
+    from shlex import quote
+
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.FileSystemLoader([*directories, TEMPLATES]),
+                # what a template of the same name extends
+                jinja2.PrefixLoader({"shipped": jinja2.FileSystemLoader(TEMPLATES)}),
+            ]
+        ),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  units and shell, no HTML: quoted by the filters below
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(unit=unit_word, path=unit_path, shell=quote)
+    return environment.get_template(template).render(**values)
+
+
+def unit_word(text: str) -> str:
+    """One word of ExecStart=, read back by systemd as exactly `text` (systemd.service, "Command lines")."""
+    _plain(text)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if not re.fullmatch(r"[A-Za-z0-9_@%+=:,./\[\]-]+", text) else escaped
+
+
+def unit_path(text: str) -> str:
+    """A path as a unit's value outside ExecStart: only % is special."""
+    _plain(text)
+    return text.replace("%", "%%")
+
+
+def _plain(text: str) -> None:
+    if any(ord(character) < ord(" ") or ord(character) == 0x7F for character in text):  # noqa: PLR2004  DEL
+        raise ValueError(f"a control character cannot stand in a unit: {text!r}")
+
+
+def exec_argv(unit: str) -> tuple[str, ...]:
+    """The words of the last ExecStart= in a unit's text: unit_word's inverse."""
+    lines = unit.replace("\\\n", " ").split("\n")
+    starts = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    if not starts:
+        return ()
+    words, word, quoted, inside, position = [], "", "", False, 0
+    text = starts[-1] + " "
+    while position < len(text):
+        character = text[position]
+        if quoted:
+            if character == "\\":
+                position += 1
+                word += text[position]
+            elif character == quoted:
+                quoted = ""
+            else:
+                word += character
+        elif character in "\"'":
+            quoted, inside = character, True
+        elif character.isspace():
+            if word or inside:
+                words.append(word)
+            word, inside = "", False
+        else:
+            word += character
+        position += 1
+    return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
+
+
+def script_argv(script: str) -> tuple[str, ...]:
+    """The words that etcd.sh hands to etcd."""
+    from shlex import split
+
+    command = script.replace("\\\n", " ").partition("exec env -i ")[2]
+    return tuple(split(command))

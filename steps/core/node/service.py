@@ -1,0 +1,112 @@
+"""Starting, stopping and judging one member's process: under systemd, or as a plain process. Scripts as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from shlex import quote
+
+from steps.core.model import Cluster, Node
+from steps.core.node.look import pid_lines
+from steps.core.node.places import PROCESS_UNIT
+
+STOP_SECONDS = 90  # systemd's own patience before it kills
+
+
+@dataclass(frozen=True)
+class State:
+    """`active`: systemd's ActiveState/SubState, or running/dead for a plain process. `pid` 0: nothing runs."""
+
+    active: str
+    pid: int
+
+    @property
+    def failed(self) -> bool:
+        # auto-restart: it exited and systemd waits before it tries the same again.
+        return self.active in ("dead", "activating/auto-restart") or self.active.startswith("failed")
+
+    @property
+    def ready(self) -> bool:
+        """It is worth asking: the process runs, and under systemd it has said that it serves."""
+        return self.pid != 0 and self.active in ("active/running", "running")
+
+
+def enable_script(cluster: Cluster) -> str:
+    return "systemctl --quiet enable etcd.service </dev/null\n" if cluster.systemd else ""
+
+
+def disable_script(cluster: Cluster) -> str:
+    return "systemctl --quiet disable etcd.service 2>/dev/null </dev/null\n" if cluster.systemd else ""
+
+
+def start_script(cluster: Cluster, node: Node) -> str:
+    """Starts, or starts anew, without waiting: a member blocks until it has a quorum."""
+    if cluster.systemd:
+        # The start limit may have been hit before the cause was mended.
+        return "systemctl reset-failed etcd.service 2>/dev/null; systemctl --no-block restart etcd.service </dev/null\n"
+    unit = quote(node.paths.unit)
+    # The descriptors of the shell that this runs in (3: its stdout, 9: the node's lock) must not live on in etcd.
+    return f"""{stop_script(cluster, node)}
+cd {unit} || exit 1
+setsid sh -c 'echo $$ >etcd.pid; exec ./{PROCESS_UNIT}' </dev/null >>etcd.log 2>&1 3>&- 9>&- &
+t=0; while [ $t -lt 100 ]; do
+{pid_lines(node)}[ "$p" = 0 ] || break; sleep 0.02; t=$((t + 1)); done
+"""
+
+
+def stop_script(cluster: Cluster, node: Node) -> str:
+    """Stops and waits; prints nothing. A plain process that does not end is killed after STOP_SECONDS."""
+    if cluster.systemd:
+        return "systemctl stop etcd.service </dev/null\n"
+    return (
+        pid_lines(node)
+        # Where pid 1 buries nobody (a container's), what ended stays as a zombie.
+        + f"""
+lives() {{ read -r _ _ s _ 2>/dev/null <"/proc/$p/stat" && [ "$s" != Z ]; }}
+if [ "$p" != 0 ]; then
+  kill "$p"; t=0
+  while lives && [ $t -lt {STOP_SECONDS * 20} ]; do sleep 0.05; t=$((t + 1)); done
+  if lives; then kill -9 "$p"; fi
+fi
+rm -f -- {quote(node.paths.unit + "/etcd.pid")}
+"""
+    )
+
+
+def state_script(cluster: Cluster, node: Node) -> str:
+    """Prints `state <active> <pid>`."""
+    if cluster.systemd:
+        return (
+            "u=$(systemctl show etcd.service --property=ActiveState,SubState,MainPID)\n"
+            "a=${u#*ActiveState=}; s=${u#*SubState=}; p=${u#*MainPID=}\n"
+            'echo "state ${a%%[!a-z]*}/${s%%[!a-z-]*} ${p%%[!0-9]*}"\n'
+        )
+    return pid_lines(node) + 'if [ "$p" = 0 ]; then echo "state dead 0"; else echo "state running $p"; fi\n'
+
+
+def parse_state(output: str) -> State:
+    for line in output.splitlines():
+        if line.startswith("state "):
+            _, active, pid = line.split()
+            return State(active, int(pid))
+    return State("unknown", 0)
+
+
+def log_script(cluster: Cluster, node: Node, lines: int = 12) -> str:
+    """Prints the last lines of the member's log."""
+    if cluster.systemd:
+        return f"journalctl --unit=etcd.service --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"
+    return f"tail -n {lines} {quote(node.paths.unit + '/etcd.log')} 2>/dev/null || true\n"
+
+
+def last_log_script(cluster: Cluster, node: Node, unit: Mapping[str, str], lines: int = 60) -> str:
+    """As log_script, of the member's last start alone, so that old troubles are not read as new ones.
+
+    `unit`: systemd's properties. Where systemd starts it again and again, a start under way has said nothing yet.
+    """
+    invocation = unit.get("InvocationID", "")
+    again = unit.get("NRestarts", "0") != "0" and unit.get("SubState") == "start"
+    if not cluster.systemd or not invocation or again:
+        return log_script(cluster, node, lines)
+    fields = quote(f"_SYSTEMD_INVOCATION_ID={invocation}") + " + " + quote(f"INVOCATION_ID={invocation}")
+    return f"journalctl {fields} --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"

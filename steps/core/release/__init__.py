@@ -1,0 +1,1 @@
+"""etcd's binaries on the controller: sources' tools, verification and the cache."""

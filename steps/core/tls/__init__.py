@@ -1,0 +1,1 @@
+"""Certificates: keys, requests, validation, the store, and real handshakes."""

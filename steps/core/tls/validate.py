@@ -1,0 +1,225 @@
+"""Is a certificate what was asked for? Every signer's answer passes here before any host sees it.
+
+A leaf with serverAuth alone leaves `endpoint health` green while the peers reject each other: each field counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from steps.core.contracts import LeafProfile
+from steps.core.errors import CertificateError
+from steps.core.tls import pki
+
+# Go, and so etcd, accepts no other hash in a signature (crypto/x509: SHA-1 and MD5 are refused).
+_HASHES = ("sha256", "sha384", "sha512")
+_MAX_CHAIN = 8
+
+
+def ca_problems(ca_pem: bytes, *, now: datetime) -> list[str]:
+    """What keeps CA certificates (one, or several while one CA replaces another) from being trusted; empty if nothing.
+
+    Any path length is fine: an adopted CA may have intermediates. An expired one beside a valid one is harmless.
+    """
+    try:
+        authorities = pki.read(ca_pem, "CA")
+    except CertificateError as error:
+        return [str(error)]
+    problems: list[str] = []
+    for authority in authorities:
+        problems += [f"CA {_called(authority)}: {problem}" for problem in _not_an_authority(authority)]
+    if not any(_is_valid(authority, now) for authority in authorities):
+        problems += [f"CA {_called(authority)}: {_validity(authority, now)}" for authority in authorities]
+    return problems
+
+
+def leaf_problems(leaf_pem: bytes, *, ca_pem: bytes, key: bytes, profile: LeafProfile, now: datetime) -> list[str]:
+    """Each field in which a leaf (and the intermediates behind it) is not what `profile` asked for; empty if none.
+
+    `key` is our private key or our request, PEM: the leaf must hold its public half.
+    """
+    try:
+        chain, authorities = pki.read(leaf_pem, "leaf"), pki.read(ca_pem, "CA")
+    except CertificateError as error:
+        return [str(error)]
+    leaf = chain[0]
+    problems = _name_problems(leaf, profile) + _usage_problems(leaf, profile)
+    if pki.spki(leaf) != pki.spki(key):
+        problems.append("public key: not ours, it belongs to another private key")
+    if not _is_valid(leaf, now):
+        problems.append(f"validity: {_validity(leaf, now)}")
+    return problems + _chain_problems(chain, authorities, now)
+
+
+def leaf_warnings(leaf_pem: bytes, profile: LeafProfile) -> tuple[str, ...]:
+    """What differs from the profile and works all the same: a shorter or longer life, a client that may also serve."""
+    leaf = pki.read(leaf_pem)[0]
+    warnings = []
+    lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    if abs(lifetime - timedelta(days=profile.days)) > timedelta(days=1):
+        warnings.append(
+            f"{profile.name}: valid until {leaf.not_valid_after_utc:%Y-%m-%d}: "
+            f"{lifetime.days} days, not the {profile.days} that were asked for"
+        )
+    if profile.kind == "client" and ExtendedKeyUsageOID.SERVER_AUTH in _extended_usages(leaf):
+        warnings.append(f"{profile.name}: a client's certificate that may also serve (serverAuth)")
+    return tuple(warnings)
+
+
+def issued_by(leaf_pem: bytes, ca_pem: bytes) -> bool:
+    """Whether a chain leads from the leaf, through the intermediates behind it, to one of the CA certificates."""
+    chain = pki.read(leaf_pem)
+    return any(_paths(chain[0], chain[1:], pki.read(ca_pem)))
+
+
+def directly_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer`'s name and key stand behind the leaf's signature; nothing is said about being allowed to."""
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+# -- the leaf's own fields ----------------------------------------------------------------------------------------
+
+
+def _name_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
+    problems = []
+    if (cn := pki.common_name(leaf.subject)) != profile.cn:
+        problems.append(f"CN: {cn!r} instead of {profile.cn!r}")
+    wanted = pki.name(profile.cn, profile.subject)
+    if not pki.same_subject(leaf.subject, wanted):
+        problems.append(f"subject: {leaf.subject.rfc4514_string()} instead of {wanted.rfc4514_string()}")
+    if changes := pki.san_changes(pki.sans_of(leaf), profile):
+        problems.append(f"SAN: not exactly what was asked for (+ missing, - not asked for): {changes}")
+    return problems
+
+
+def _usage_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
+    problems = []
+    if _constraints(leaf).ca:
+        problems.append("basicConstraints: CA:TRUE, a leaf must not be able to sign")
+    usage = _key_usage(leaf)
+    if usage is None or not usage.digital_signature:
+        problems.append("keyUsage: digitalSignature is missing")
+    have = _extended_usages(leaf)
+    names = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
+    problems += [
+        f"extendedKeyUsage: {names[oid]} is missing, a {profile.kind} needs it"
+        for oid in pki.USAGES[profile.kind]
+        if oid not in have
+    ]
+    hashed = leaf.signature_hash_algorithm
+    if hashed is not None and hashed.name not in _HASHES:
+        problems.append(f"signature: made with {hashed.name}, which etcd refuses")
+    problems += [
+        f"extension {extension.oid.dotted_string}: critical and unknown, which etcd refuses"
+        for extension in leaf.extensions
+        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension)
+    ]
+    return problems
+
+
+# -- the chain ----------------------------------------------------------------------------------------------------
+
+
+def _chain_problems(
+    chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime
+) -> list[str]:
+    paths = list(_paths(chain[0], chain[1:], authorities))
+    if not paths:
+        trusted = ", ".join(_called(authority) for authority in authorities)
+        return [f"issuer: not signed by the CA ({trusted}), but by {chain[0].issuer.rfc4514_string()!r}"]
+    leaf_end = chain[0].not_valid_after_utc
+    results = []
+    for path in paths:
+        problems = [f"issuer: {_called(c)} {_validity(c, now)}" for c in path if not _is_valid(c, now)]
+        problems += [
+            f"validity: notAfter {leaf_end:%Y-%m-%d %H:%M:%SZ} is beyond that of its CA {_called(c)}, "
+            f"{c.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+            for c in path
+            if c.not_valid_after_utc < leaf_end
+        ]
+        results.append(problems)
+    return min(results, key=len)  # one good path is enough: with two CAs of one name there are several
+
+
+def _paths(
+    leaf: x509.Certificate, between: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], above: int = 0
+) -> Iterator[list[x509.Certificate]]:
+    """Every list of issuers from `leaf` up to one of `roots`: an intermediate among these is a root, as in Go."""
+    if above >= _MAX_CHAIN:
+        return
+    for issuer in roots:
+        if _may_issue(issuer, leaf, above):
+            yield [issuer]
+    for index, issuer in enumerate(between):
+        if _may_issue(issuer, leaf, above):
+            for rest in _paths(issuer, [*between[:index], *between[index + 1 :]], roots, above + 1):
+                yield [issuer, *rest]
+
+
+def _may_issue(issuer: x509.Certificate, leaf: x509.Certificate, below: int) -> bool:
+    """`below`: how many intermediates stand between the issuer and the leaf proper (RFC 5280, pathLenConstraint)."""
+    if _not_an_authority(issuer):
+        return False
+    length = _constraints(issuer).path_length
+    return (length is None or length >= below) and directly_issued(leaf, issuer)
+
+
+def _not_an_authority(certificate: x509.Certificate) -> list[str]:
+    problems = []
+    if not _constraints(certificate).ca:
+        problems.append("basicConstraints: CA:TRUE is missing, it is no CA")
+    usage = _key_usage(certificate)
+    if usage is not None and not usage.key_cert_sign:
+        problems.append("keyUsage: keyCertSign is missing")
+    public = certificate.public_key()
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < min(pki.RSA_BITS):
+        problems.append(f"key: RSA of {public.key_size} bits, at least {min(pki.RSA_BITS)} are needed")
+    return problems
+
+
+# -- reading a certificate ----------------------------------------------------------------------------------------
+
+
+def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return x509.BasicConstraints(ca=False, path_length=None)  # what its absence means
+
+
+def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _extended_usages(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    try:
+        return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return frozenset()
+
+
+def _is_valid(certificate: x509.Certificate, now: datetime) -> bool:
+    return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+
+
+def _validity(certificate: x509.Certificate, now: datetime) -> str:
+    if now > certificate.not_valid_after_utc:
+        return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+    return f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%SZ}; compare the clocks"
+
+
+def _called(certificate: x509.Certificate) -> str:
+    return f"{pki.common_name(certificate.subject) or 'without a CN'} ({pki.fingerprint(certificate)[:16]})"
