@@ -18,20 +18,21 @@ from runs import started
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 INTERRUPTED = 130
+LATEST = 0.95  # of a run's time: no two runs take the same
 
 
 @dataclass(frozen=True)
 class Moments:
-    """When runs of about `seconds` are ended: `count` seeded moments of their time."""
+    """When runs are ended: at `count` seeded fractions of the time that they would take."""
 
     count: int
     seed: int
 
-    def of(self, number: signal.Signals, seconds: float) -> Iterator[float]:
+    def of(self, number: signal.Signals) -> Iterator[float]:
         sys.stdout.write(f"--seed={self.seed}\n")
         source = random.Random(f"{self.seed} {number.name}")
         for _ in range(self.count):
-            yield source.uniform(0, seconds)
+            yield source.uniform(0, LATEST)
 
 
 @pytest.fixture(scope="session")
@@ -46,23 +47,25 @@ def took(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def cut_short(cluster: Deployed, seconds: float, number: signal.Signals, *args: str) -> bool:
-    """Runs `invoke ARGS` and ends it after `seconds`; False where it had come to its end by itself."""
+def cut_short(cluster: Deployed, seconds: float, number: signal.Signals, *args: str) -> float:
+    """Runs `invoke ARGS` and ends it after `seconds`: 0. Where it came to its end by itself: the seconds it took."""
+    begun = time.monotonic()
     with started(cluster, *args) as process:
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, number)
             out, err = process.communicate(timeout=180)
+        whole = time.monotonic() - begun
         how = f"invoke {' '.join(args)}, {number.name} after {seconds:.2f} s: {process.returncode}\n{out}{err}"
     sys.stdout.write(how)
-    begun = "==>" in out  # before that, Python itself is starting
-    assert not (begun and "Traceback" in err), how
+    working = "==>" in out  # before that, Python itself is starting
+    assert not (working and "Traceback" in err), how
     if process.returncode == 0:
-        return False
-    expected = {-number, *([INTERRUPTED] if begun else [INTERRUPTED, 1])}
+        return whole
+    expected = {-number, *([INTERRUPTED] if working else [INTERRUPTED, 1])}
     assert process.returncode in (expected if number != signal.SIGKILL else {-number}), how
-    return True
+    return 0
 
 
 def unchanged(cluster: Deployed, before: Kept) -> Kept:

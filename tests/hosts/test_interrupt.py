@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from conftest import Writing
@@ -33,18 +34,23 @@ class Paced:
 def paced(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Paced:
     cluster = described(lab, tmp_path_factory.mktemp("interrupt"))
     cluster.invoke("all")
-    cluster.edit(etcd={"flags": {"heartbeat-interval": 260}})
+    cluster.edit(etcd={"flags": {"election-timeout": 1900}})
     return Paced(cluster, took(lambda: cluster.invoke("all")), took(lambda: cluster.invoke("certs", "--renew")))
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_rolling_change(paced: Paced, moments: Moments, writing: Writing, number: signal.Signals) -> None:
-    cluster = paced.cluster
+    cluster, pace, values = paced.cluster, paced.change, count(2000 + 1000 * SIGNALS.index(number))
     before, seen = len(outages(cluster.hosts)), kept(cluster)
+
+    def cut(seconds: float) -> float:
+        cluster.edit(etcd={"flags": {"election-timeout": next(values)}})
+        return cut_short(cluster, seconds, number, "all")
+
     with intact(cluster, writing):
-        for turn, seconds in enumerate(moments.of(number, paced.change)):
-            cluster.edit(etcd={"flags": {"heartbeat-interval": 261 + turn + 40 * SIGNALS.index(number)}})
-            cut_short(cluster, seconds, number, "all")
+        for fraction in moments.of(number):
+            while whole := cut(fraction * pace):
+                pace = min(pace, whole)
             seen = unchanged(cluster, seen)
         cluster.invoke("all")
     assert rolled(cluster.hosts, before)  # never two at a time
@@ -53,11 +59,12 @@ def test_a_rolling_change(paced: Paced, moments: Moments, writing: Writing, numb
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_rotation_of_the_leaves(paced: Paced, moments: Moments, writing: Writing, number: signal.Signals) -> None:
-    cluster = paced.cluster
+    cluster, pace = paced.cluster, paced.rotation
     before, seen = len(outages(cluster.hosts)), kept(cluster)
     with intact(cluster, writing):
-        for seconds in moments.of(number, paced.rotation):
-            cut_short(cluster, seconds, number, "certs", "--renew")
+        for fraction in moments.of(number):
+            while whole := cut_short(cluster, fraction * pace, number, "certs", "--renew"):
+                pace = min(pace, whole)
             seen = unchanged(cluster, seen)
             cluster.invoke("status")  # whatever is served now, members and operators are let in
         cluster.invoke("certs")

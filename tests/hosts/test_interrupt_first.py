@@ -14,6 +14,8 @@ from runs import described
 
 __all__ = ["moments"]
 
+LOOK = 1.0  # seconds that every run spends before it does anything
+
 
 @pytest.fixture(scope="module")
 def pace(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> float:
@@ -26,16 +28,16 @@ def pace(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory)
 def test_a_first_run(
     pace: float, lab: Lab, moments: Moments, tmp_path_factory: pytest.TempPathFactory, number: signal.Signals
 ) -> None:
-    """Where a run comes to its end in time, the next one begins anew on empty hosts."""
-    cluster = described(lab, tmp_path_factory.mktemp("first"))
+    """Each run goes on where the one before was ended; one that comes to its end is followed by empty hosts."""
+    cluster, left, fresh = described(lab, tmp_path_factory.mktemp("first")), pace, True
     seen = kept(cluster)
-    for seconds in moments.of(number, pace):
-        if cut_short(cluster, seconds, number, "all"):
-            seen = unchanged(cluster, seen)
-        else:
+    for fraction in moments.of(number):
+        while whole := cut_short(cluster, fraction * left, number, "all"):
             converged(cluster)
-            cluster = described(lab, tmp_path_factory.mktemp("first"))
-            seen = kept(cluster)
+            cluster, pace = described(lab, tmp_path_factory.mktemp("first")), min(pace, whole) if fresh else pace
+            seen, left, fresh = kept(cluster), pace, True
+        seen = unchanged(cluster, seen)
+        left, fresh = (1 - fraction) * left + LOOK, False
     with intact(cluster):
         cluster.invoke("all")
     converged(cluster)
