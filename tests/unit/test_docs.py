@@ -126,6 +126,15 @@ def test_toml_is_valid(name: str) -> None:
         parse((block if "[cluster]" in block else block + BASE).encode(), ROOT / "etcd.toml")
 
 
+def test_each_promise_names_a_test_that_exists() -> None:
+    promised = re.findall(r"^\| \d+ \|.*\| `(test_\w+)` \|$", text("docs/security.md"), re.MULTILINE)
+    written = {
+        name for file in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert len(promised) == 27
+    assert not set(promised) - written
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_links_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)\)", text(name))
