@@ -28,7 +28,7 @@ DEADLINE = 120  # seconds, to fetch cfssl
 # A host as it was before any deployment, without the seconds that a boot takes.
 CLEAN = f"""
 systemctl kill -s KILL etcd 2>/dev/null; systemctl disable --now etcd 2>/dev/null; systemctl reset-failed etcd
-rm -rf /data /etc/etcd /usr/local/bin/etcd* /{UNIT} /root/.ansible
+rm -rf /data /etc/etcd /usr/local/bin/etcd* /{UNIT} ~/.ansible
 systemctl daemon-reload
 userdel etcd 2>/dev/null
 sed -i '/^# BEGIN/,/^# END/d' /etc/hosts

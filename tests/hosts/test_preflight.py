@@ -19,7 +19,8 @@ from processes import wait
 
 REFUSED, DIFFERS, INTERRUPTED = 3, 4, 130
 LOCK = "/run/lock/etcd-steps.lock"
-OWN = ("/run", "/tmp", "/var/log", "/var/lib/systemd", "/root/.cache")  # what hosts write by themselves
+HOME = "/root"  # of the hosts' root
+OWN = ("/run", "/tmp", "/var/log", "/var/lib/systemd", f"{HOME}/.cache")  # what hosts write by themselves
 LISTING = f"find / -xdev {' '.join(f'-path {path} -prune -o' for path in OWN)} -printf '%p %y%m %U:%G %s %T@ %l\\n'"
 HOLDER = r"root@\S+, pid (\d+), since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
