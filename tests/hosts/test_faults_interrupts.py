@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Writing
 from deploy import Deployed, outages, pids, requests, rolled
-from invariants import digest, free, intact, tidy
+from invariants import free, intact, tidy
 from lab import ROOT, Lab
 from releases import Releases
 from runs import Running, described, during, ended, interrupting, started
@@ -23,25 +23,10 @@ PAGE = 4096  # bytes: the smallest pipe
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    """Described, not made: the first test makes it. The others leave it healthy."""
-    return described(lab, tmp_path_factory.mktemp("interrupts"))
-
-
-def test_killed_between_any_two_phases(cluster: Deployed) -> None:
-    """The first `all` is killed where each phase begins; each run goes on from where the one before was."""
-    ca = ""
-    for number, phase in enumerate(PHASES, 1):
-        code, said = during(cluster, f"[{number}/8] {phase}", interrupting(signal.SIGKILL), "all")
-        assert code == -signal.SIGKILL, said
-        free(cluster)
-        file = cluster.work / "ca" / "ca.pem"
-        assert not ca or digest(file) == ca
-        ca = digest(file) if file.exists() else ""
-    assert ca
-    with intact(cluster):
-        cluster.invoke("all")
-        assert not outages(cluster.hosts)
-        assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
+    """Made once; every test leaves it healthy."""
+    made = described(lab, tmp_path_factory.mktemp("interrupts"))
+    made.invoke("all")
+    return made
 
 
 def test_interrupted_then_killed_while_it_rolls(cluster: Deployed, writing: Writing) -> None:
