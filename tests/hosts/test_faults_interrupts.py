@@ -17,7 +17,6 @@ from lab import ROOT, Lab
 from releases import Releases
 from runs import Running, described, during, ended, interrupting, started
 
-PHASES = ("env", "download", "distribute", "ca", "certs", "units", "start", "verify")
 PAGE = 4096  # bytes: the smallest pipe
 
 

@@ -12,7 +12,6 @@ from releases import Releases
 from runs import described, during, interrupting
 
 PHASES = ("env", "download", "distribute", "ca", "certs", "units", "start", "verify")
-PAGE = 4096  # bytes: the smallest pipe
 
 
 def test_killed_between_any_two_phases(lab: Lab, releases: Releases, tmp_path: Path) -> None:
