@@ -18,6 +18,7 @@ from runs import started
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 INTERRUPTED = 130
+ENDING = 5.0  # seconds that a run may be past its last step when the signal comes
 LATEST = 0.95  # of a run's time: no two runs take the same
 
 
@@ -62,6 +63,7 @@ def cut_short(cluster: Deployed, seconds: float, number: signal.Signals, *args: 
     working = "==>" in out  # before that, Python itself is starting
     assert not (working and "Traceback" in err), how
     if process.returncode == 0:
+        assert whole - seconds < ENDING, f"it did not heed the signal: {how}"
         return whole
     expected = {-number, *([INTERRUPTED] if working else [INTERRUPTED, 1])}
     assert process.returncode in (expected if number != signal.SIGKILL else {-number}), how
