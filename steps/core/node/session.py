@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-LOCKED = 75
 STALL = 30  # seconds without one byte taken by the other side while sending
 LAST_WORDS = 10  # seconds for what a script still says that takes nothing any more
 
