@@ -17,7 +17,7 @@ from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
-from steps.core.node.hosts import Hosts
+from steps.core.node.hosts import LOCK, Hosts
 from steps.core.report import Report
 from steps.core.step import Step
 
@@ -154,7 +154,7 @@ class Command:
         work = self.cluster.work
         private_directory(work)
         holder = work / "lock.holder"
-        lock = filelock.FileLock(work / "lock", timeout=0, mode=0o600)
+        lock = filelock.FileLock(work / LOCK, timeout=0, mode=0o600)
         try:
             lock.acquire()
         except filelock.Timeout:

@@ -95,7 +95,7 @@ def places(lines: frozenset[str]) -> frozenset[str]:
 def tidy(cluster: Deployed) -> None:
     """No lock is held, no script runs and nothing temporary lies anywhere."""
     free(cluster)
-    assert not leftovers(cluster.hosts)
+    assert not (left := leftovers(cluster.hosts)), left
     assert not "".join(each(lambda host: host.sh(STAGED_ELSEWHERE), cluster.hosts))
     assert not temporary(cluster.work)
     assert not temporary(cluster.lab.state / "cache")

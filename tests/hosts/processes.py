@@ -11,6 +11,7 @@ from pathlib import Path
 
 TASKS = "etcd-steps-hosts"  # the control group of all labs; below it one per lab, named by its unit's process id
 WATCHERS = 1024
+GONE = (FileNotFoundError, ProcessLookupError)  # a process that ends before its file in /proc is opened, or is read
 
 
 class LabError(Exception):
@@ -81,14 +82,14 @@ def read_pid(file: Path) -> int:
 def children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    except FileNotFoundError:
+    except GONE:
         return []
 
 
 def comm(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except GONE:
         return ""
 
 
@@ -96,5 +97,5 @@ def alive(pid: int) -> bool:
     """A zombie is not alive: not every PID 1 of a machine reaps its orphans."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
+    except GONE:
         return False

@@ -36,7 +36,7 @@ def upload(resources: list[Resource], look: Look = EMPTY) -> Upload:
 
 
 def run(given: Upload, payload: Iterable[bytes] | None = None) -> Result:
-    session = Session(LocalPipe(shell_command(lock=None, holder="me")))
+    session = Session(LocalPipe(shell_command(None)))
     try:
         return session.run(given.script, given.chunks() if payload is None else payload, deadline=20)
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.node.session import LocalPipe, Result, Session, SessionError, shell_command
+from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Session, SessionError, shell_command
 
 Open = Callable[..., Session]
 
@@ -23,15 +23,18 @@ def opened() -> Iterator[Open]:
     sessions: list[Session] = []
 
     def start(
-        lock: Path | None = None, holder: str = "me", *, password: str | None = None, before: str = ""
+        path: Path | None = None,
+        holder: str = "me",
+        *,
+        work: str = "here",
+        number: str = "1",
+        password: str | None = None,
+        before: str = "",
     ) -> Session:
-        pipe = LocalPipe(before + shell_command(lock=str(lock) if lock else None, holder=holder))
-        try:
-            session = Session(pipe, password=password, deadline=5)
-        except SessionError:
-            pipe.close()
-            raise
+        lock = Lock(str(path), holder, work, number) if path else None
+        session = Session(LocalPipe(before + shell_command(lock)), password=password, deadline=10)
         sessions.append(session)
+        session.run("true", deadline=10)
         return session
 
     yield start
@@ -43,12 +46,14 @@ def run(session: Session, script: str, payload: tuple[bytes, ...] = (), deadline
     return session.run(script, payload, deadline=deadline)
 
 
-def eventually(attempt: Callable[[], Session]) -> Session | None:
+def eventually(attempt: Callable[[], object]) -> bool:
     end = time.monotonic() + 5
     while time.monotonic() < end:
         with contextlib.suppress(SessionError):
-            return attempt()
-    return None
+            if attempt():
+                return True
+        time.sleep(0.01)
+    return False
 
 
 SCRIPTS = {
@@ -178,13 +183,13 @@ def test_no_script_and_no_password_ever_stands_in_argv(opened: Open) -> None:
 def test_one_writer_at_a_time_and_readers_always(opened: Open, tmp_path: Path) -> None:
     lock = tmp_path / "new" / "lock"
     first = opened(lock, "anna@desk, pid 5")
-    with pytest.raises(SessionError, match="locked by anna@desk, pid 5"):
-        opened(lock, "berta")
+    with pytest.raises(NotReady, match="locked by anna@desk, pid 5"):
+        opened(lock, "berta", work="elsewhere", number="2")
     assert run(opened(None), "echo read").out == "read\n"
     assert lock.stat().st_mode & 0o777 == 0o600
     first.close()
     opened(lock, "it's $(free) again")
-    assert lock.read_text() == "it's $(free) again\n"
+    assert lock.read_text().splitlines()[0] == "it's $(free) again"
 
 
 def test_the_lock_is_gone_with_its_shell_however_that_ends(opened: Open, tmp_path: Path) -> None:
@@ -201,10 +206,30 @@ def test_an_orphan_keeps_the_lock(opened: Open, tmp_path: Path) -> None:
     first = opened(lock)
     pid = int(run(first, f"(read x <{fifo}) >/dev/null 2>&1 & echo $$").out)
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(SessionError, match="locked by"):
-        opened(lock)
+    with pytest.raises(NotReady, match="locked by"):
+        opened(lock, number="2")
     fifo.write_text("end\n")
     assert eventually(lambda: opened(lock)), "the lock outlived the orphan"
+
+
+SILENT = {"between two scripts": "touch {mark}", "in the middle of an upload": "touch {mark}; head -c 9 >{mark}"}
+
+
+@pytest.mark.parametrize("doing", SILENT.values(), ids=SILENT.keys())
+def test_the_next_run_ends_a_shell_whose_own_run_is_over(opened: Open, tmp_path: Path, doing: str) -> None:
+    """Its pipe stays open, as after a cut cable. Neither another work directory nor the shell's own run does so."""
+    lock, mark = tmp_path / "lock", tmp_path / "mark"
+    silent = LocalPipe(shell_command(Lock(str(lock), "me", "here", "1")))
+    try:
+        script = doing.format(mark=mark)
+        silent.send(f"token\n{len(script)}\n{script}".encode())
+        assert eventually(mark.exists)
+        for work, number in (("elsewhere", "2"), ("here", "1")):
+            with pytest.raises(NotReady, match="locked by me"):
+                opened(lock, "you", work=work, number=number)
+        assert run(opened(lock, "you", number="2"), "echo mine").out == "mine\n"
+    finally:
+        silent.close()
 
 
 def test_a_lock_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> None:
@@ -214,5 +239,5 @@ def test_a_lock_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> Non
 
 
 def test_the_shell_text_is_posix(tmp_path: Path) -> None:
-    text = shell_command(lock="/run/a lock", holder="x'y")
+    text = shell_command(Lock("/run/a lock", "x'y", "$here", "1"))
     assert subprocess.run(["sh", "-n", "-c", text], check=False).returncode == 0

@@ -8,17 +8,20 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from uuid import uuid4
 
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.model import Cluster, Node
-from steps.core.node.session import LocalPipe, Result, Sent, Session, SessionError, shell_command
+from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, shell_command
 
 if TYPE_CHECKING:
     from steps.core.node.ssh import Ssh
 
 T = TypeVar("T")
 
+LOCK = "lock"  # in the work directory; who has it is the only run there that writes
 ENDED = "the command was interrupted"
 
 
@@ -32,6 +35,7 @@ class Hosts:
         self._ssh: Ssh | None = None
         self.interrupted = False
         self._me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        self._work = _work_directory(cluster.work / LOCK)
         if cluster.hosts.transport == "ssh":
             from steps.core.node.ssh import Ssh
 
@@ -50,6 +54,8 @@ class Hosts:
         """Runs a script on a node, as root over SSH. Raises NodeFailed where the shell is lost, Refused before that."""
         try:
             return self._session(node).run(script, payload, deadline=deadline, sent=sent, sink=sink)
+        except NotReady as error:
+            raise self._unready(node, str(error)) from error
         except SessionError as error:
             raise NodeFailed(node.name, str(error), hint="run the same command again") from error
         finally:
@@ -104,18 +110,12 @@ class Hosts:
         return self._sessions[node.name]
 
     def _open(self, node: Node) -> Session:
-        lock = self._lock_path(node) if self._locked else None
-        holder = f"{self._me}, for {node.name}"
-        password = None
+        lock, password = self._lock(node) if self._locked else None, None
         if self._ssh is not None:
-            pipe, password = self._ssh.pipe(node, lock=lock, holder=holder)
+            pipe, password = self._ssh.pipe(node, lock)
         else:
-            pipe = LocalPipe(shell_command(lock=lock, holder=holder))
-        try:
-            return Session(pipe, password=password, deadline=self._cluster.ssh.connect_timeout + 10)
-        except SessionError as error:
-            pipe.close()
-            raise self._unready(node, str(error)) from error
+            pipe = LocalPipe(shell_command(lock))
+        return Session(pipe, password=password, deadline=self._cluster.ssh.connect_timeout + 10)
 
     def _unready(self, node: Node, words: str) -> Refused:
         if "locked by" in words:
@@ -137,8 +137,22 @@ class Hosts:
             )
         return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
 
-    def _lock_path(self, node: Node) -> str:
-        return "/run/lock/etcd-steps.lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
+    def _lock(self, node: Node) -> Lock:
+        path = "/run/lock/etcd-steps.lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
+        return Lock(path, f"{self._me}, for {node.name}", self._work, str(os.getpid()))
+
+
+def _work_directory(lock: Path) -> str:
+    """Names the work directory whose lock this is; a copy, on another machine or since another boot, has another name.
+
+    Where the machine does not say which boot this is (only Linux does), a name that nobody else ever has.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        file = lock.stat()
+    except OSError:
+        return uuid4().hex
+    return f"{boot}:{file.st_dev}:{file.st_ino}"
 
 
 def collected(failures: Sequence[BaseException]) -> BaseException:

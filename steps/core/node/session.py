@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -23,6 +24,7 @@ LAST_WORDS = 10  # seconds for what a script still says that takes nothing any m
 SUDO_PROMPT = "etcd-steps asks for sudo's password"  # our own, for sudo's speaks the host's language
 _SHELL = """\
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; umask 077; echo ready
+trap 'exit 143' TERM # only when the script, which writes to this shell, has tidied up
 read -r T
 exec 3>&1
 while read -r n; do
@@ -32,21 +34,42 @@ printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
 [ "$r" = 0 ] || exit "$r"
 done
 """
-# The lock file's content only serves the message; what locks is the flock. Who waits lets its new holder write that.
+# What locks is the flock; the file says who has it. Who waits lets its new holder write that. A shell whose controller
+# fell silent (a cut cable, a lost VPN) may wait for it for hours: the next run of the same work directory ends it, once
+# it has had time to finish what it was doing.
 _LOCK = """\
 umask 077
-mkdir -p {folder} && exec 9>>{lock} && chmod 600 {lock} || exit 73
-flock -w 0.5 9 || {{ printf 'locked by '; cat {lock}; exit 75; }}
-printf '%s\\n' {holder} >{lock}
+mkdir -p {folder} && exec 9>>{path} && chmod 600 {path} || exit 73
+flock -w 0.5 9 || {{
+{{ read -r who; read -r work run shell; }} <{path}
+[ "$work" = {work} ] && [ "$run" != {run} ] && {{ flock -w 2 9 || {{
+[ "/proc/$shell/fd/9" -ef {path} ] && read -r _ _ _ _ group _ <"/proc/$shell/stat" &&
+kill -s TERM -- "-$group" && flock -w 3 9; }}; }}
+}} || {{ printf 'locked by %s\\n' "$who"; exit 75; }}
+printf '%s\\n%s %s %s\\n' {holder} {work} {run} $$ >{path}
 """
 
 
-def shell_command(*, lock: str | None, holder: str) -> str:
-    """The text that `sh -c` gets on the node. `lock` is a file's path; None: read only, no lock is taken."""
+@dataclass(frozen=True)
+class Lock:
+    """A node's lock: the file's path, and for others the words that say who holds it.
+
+    `work` is the work directory of the controller, which lets only one run at a time in; `run` that run. So whoever
+    finds the lock held by another run of the own work directory knows that it has ended.
+    """
+
+    path: str
+    holder: str
+    work: str
+    run: str
+
+
+def shell_command(lock: Lock | None) -> str:
+    """The text that `sh -c` gets on the node; without a lock it only reads."""
     if lock is None:
         return _SHELL
-    folder = lock.rpartition("/")[0]
-    return _LOCK.format(folder=shlex.quote(folder), lock=shlex.quote(lock), holder=shlex.quote(holder)) + _SHELL
+    words = {"folder": lock.path.rpartition("/")[0], **vars(lock)}
+    return _LOCK.format(**{name: shlex.quote(word) for name, word in words.items()}) + _SHELL
 
 
 Sent = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known here)
@@ -80,20 +103,22 @@ class Result:
         return self.code == 0
 
 
+class NotReady(SessionError):
+    """The shell never was ready: it got no script."""
+
+
 class Session:
-    """A shell that has said that it is ready. Not for two threads at once."""
+    """A shell, which takes the first script before it has said that it is ready. Not for two threads at once."""
 
     def __init__(self, pipe: Pipe, *, password: str | None = None, deadline: float = 20) -> None:
-        """Raises SessionError where the shell does not become ready within `deadline` seconds."""
+        """`deadline`: seconds for the shell to become ready; `password`: what sudo may ask for before."""
         self._pipe = pipe
         self.closed = False
+        self._ready = False
+        self._password = password
+        self._patience = deadline
         self._buffer = b""
         self._token = b"steps-" + os.urandom(8).hex().encode()
-        end = time.monotonic() + deadline
-        if password is not None:
-            self._answer(password, end)
-        self._until(b"ready\n", end)
-        pipe.send(self._token + b"\n")
 
     def run(
         self,
@@ -107,12 +132,13 @@ class Session:
         """Runs `script` with `payload` on its stdin; `sent` hears how many bytes are sent, `sink` gets what it prints.
 
         `deadline` is in seconds without any sign of life while sending, and in all while waiting for the result.
-        A script that fails ends the session, for what it left of its payload is nobody's.
+        A script that fails ends the session, for what it left of its payload is nobody's. Raises SessionError, and
+        NotReady where the shell does not come to its first script.
         """
         text = script.encode()
         broken: OSError | None = None
         try:
-            self._pipe.send(b"%d\n%s" % (len(text), text))
+            (self._pipe.send if self._ready else self._begin)(b"%d\n%s" % (len(text), text))
             done = 0
             for chunk in payload:
                 self._pipe.send(chunk)
@@ -139,6 +165,20 @@ class Session:
         self.closed = True
         self._pipe.close()
 
+    def _begin(self, first: bytes) -> None:
+        """Sends the first script without waiting for the shell, but never to sudo, which may ask for a password."""
+        end = time.monotonic() + self._patience
+        try:
+            if self._password is not None:
+                self._answer(self._password, end)
+            with suppress(OSError):  # what the shell said before it ended says more than the broken pipe
+                self._pipe.send(self._token + b"\n" + first)
+            self._until(b"ready\n", end)
+        except SessionError as error:
+            self.close()
+            raise NotReady(str(error)) from error
+        self._ready = True
+
     def _answer(self, password: str, end: float) -> None:
         """Gives sudo the password when it asks, once: to be asked again means that it was wrong."""
         asked = 0
@@ -147,7 +187,6 @@ class Session:
             if self._buffer.count(SUDO_PROMPT.encode()) > asked:
                 asked += 1
                 if asked > 1:
-                    self.close()
                     raise SessionError("sudo did not take the password")
                 self._pipe.send(password.encode() + b"\n")
 

@@ -120,9 +120,9 @@ class Ssh:
         # Fabric's own configuration carries the defaults that ~/.ssh/config may override.
         self._config = Config(overrides={"user": "root", "port": 22})
 
-    def pipe(self, node: Node, *, lock: str | None, holder: str) -> tuple[session.Pipe, str | None]:
+    def pipe(self, node: Node, lock: session.Lock | None) -> tuple[session.Pipe, str | None]:
         """A shell's pipe, and the password that sudo may ask for there (None without sudo or without a password)."""
-        command = "sh -c " + shlex.quote(session.shell_command(lock=lock, holder=holder))
+        command = "sh -c " + shlex.quote(session.shell_command(lock))
         password = None
         if self._cluster.ssh.sudo:
             password = self._password
