@@ -34,7 +34,8 @@ class Engine:
         self._ctx.looks.update(self._ctx.each(self._nodes, self._look_at))
         from steps.core.preflight import preflight
 
-        preflight(self._ctx, self._nodes)
+        fetches = not self._ctx.dry and any(step.name == "download" for step in self._chain)
+        preflight(self._ctx, self._nodes, fetches=fetches)
 
     def take(self, step: Step, position: str = "") -> None:
         """One step on all selected nodes. Raises StepsError after every node has been heard.

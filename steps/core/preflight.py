@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core.errors import Refused
+from steps.core.errors import Refused, StepFailed
 from steps.core.etcd import flags
 from steps.core.etcd.ask import ctl
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, vanished
 from steps.core.model import Cluster, Node
 from steps.core.node.look import ARCHITECTURES, Look
 from steps.core.node.places import unit_file, wal_parent
+from steps.core.release.binaries import own_arch
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -23,8 +24,11 @@ BINARIES_SIZE = 100 << 20
 FIT_FOR_3_6 = (3, 5, 32)  # below it, members that were removed can come back after the upgrade
 
 
-def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
-    """Raises Refused with every node's problems; warns of what may stay. Changes nothing."""
+def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> None:
+    """Raises Refused with every node's problems; warns of what may stay. Changes nothing on any node.
+
+    `fetches`: whether this run may fetch a release.
+    """
     cluster = ctx.cluster
     problems = [*_twins(ctx, nodes), *_clusters(ctx, nodes)]
     for node in nodes:
@@ -37,6 +41,8 @@ def preflight(ctx: Context, nodes: Sequence[Node]) -> None:
         for warning in _warnings(cluster, node, look):
             ctx.warn(warning, node)
     problems += _majority_lost(ctx, nodes)
+    if fetches and not problems:
+        problems += _unserved(ctx, nodes)
     if problems:
         raise Refused(
             "preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again"
@@ -87,6 +93,17 @@ def _majority_lost(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
             f"{len(lost)} of {len(cluster.nodes)} members have lost their data ({', '.join(lost)}): without a quorum "
             "none can be replaced. Find the data, or restore the newest snapshot on all members"
         )
+
+
+def _unserved(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
+    """For a CPU that is not the controller's, not every source has a release: it is fetched before the first change."""
+    for arch in sorted({ctx.arch(node) for node in nodes} - {own_arch()}):
+        try:
+            if ctx.release(arch) is None:
+                ctx.fetch(arch)
+        except StepFailed as error:
+            names = ", ".join(node.name for node in nodes if ctx.arch(node) == arch)
+            yield f"{names}: no etcd for this CPU: {error.message}"
 
 
 def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
