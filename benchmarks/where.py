@@ -99,8 +99,7 @@ def inside(book: Book) -> None:
     book.wrap(gate, "_states", "start: until every member is ready")
     book.wrap(gate, "ask", "start: the gate's etcdctl")
     book.wrap(rolling, "ask", "start: the gate's etcdctl")
-    book.wrap(health, "gather", "verify: etcdctl on the nodes")
-    book.wrap(health, "_tls", "verify: handshakes")
+    book.wrap(health, "gather", "verify: etcdctl and handshakes, at once")
 
 
 def main() -> None:

@@ -216,7 +216,7 @@ def test_a_process_whose_argument_has_a_newline() -> None:
 @given(text=st.binary(max_size=200))
 def test_a_text_of_any_bytes_comes_back(text: bytes) -> None:
     content = text.decode("utf-8", "surrogateescape")
-    said = b"entry 81a4 644 root root 5 /f\ntext 0 %d\n%s\nmember=1\n" % (len(text), text)
+    said = b"entry 81a4 644 root root 5 /f\ntext %d /f\n%s\nmember=1\n" % (len(text), text)
     look = parse(said.decode("utf-8", "surrogateescape"), [File("/f", "")])
     assert look.entries["/f"].content == content
     assert look.member

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from steps.core.node.session import Result
 if TYPE_CHECKING:
     from steps.core.context import Context
     from steps.core.model import Cluster, Node
+    from steps.core.tls.check import Found
 
 PROBE = "etcd-steps/verify/"
 
@@ -69,13 +71,11 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     """
     cluster, health = ctx.cluster, Health()
     first = nodes[0].name
-    answers = ctx.each(
-        nodes, lambda node: _ask(ctx, node, probe=thorough and node.name == first, members=node.name == first)
-    )
+    answers = ctx.each(nodes, lambda node: _meet(ctx, node, speaks=node.name == first, thorough=thorough))
     views: dict[str, View] = {}
     states: dict[str, State] = {}
     for node in nodes:
-        answer = answers[node.name]
+        answer = answers[node.name][0]
         if isinstance(answer, StepsError):
             health.problems.append(
                 answer.message if answer.message.startswith(node.name) else f"{node.name}: {answer.message}"
@@ -86,11 +86,28 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     health.problems += _services(nodes, states)
     health.problems += _etcd(cluster, nodes, views, speaker)
     health.problems += _identity(cluster, views)
-    seen: Mapping[str, datetime | None] = {}
-    if cluster.tls.enabled:
-        seen = _tls(ctx, [node for node in nodes if node.name in views], health, handshakes=thorough)
+    seen: dict[str, datetime | None] = {}
+    for node in nodes if cluster.tls.enabled else ():
+        if node.name in views:
+            seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
     health.members = [_member(cluster, node, views.get(node.name), seen.get(node.name)) for node in nodes]
     return health
+
+
+def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Result | StepsError, Found | None]:
+    """What the node's script said and, where asked for, what its ports did; both at the same time."""
+    try:
+        ctx.hosts.open(node)  # once: a node that is down would cost both of them its deadline
+    except StepsError as error:
+        return error, None
+    with ThreadPoolExecutor(1) as pool:
+        shaking = None
+        if thorough and ctx.cluster.tls.enabled:
+            from steps.core.tls.check import check
+
+            shaking = pool.submit(check, ctx, node)
+        answer = _ask(ctx, node, probe=thorough and speaks, members=speaks)
+        return answer, shaking.result() if shaking else None
 
 
 def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | StepsError:
@@ -166,31 +183,21 @@ def _member(cluster: Cluster, node: Node, view: View | None, expires: datetime |
     )
 
 
-def _tls(ctx: Context, nodes: Sequence[Node], health: Health, *, handshakes: bool) -> dict[str, datetime | None]:
-    """Expiry of every member's certificate, and with `handshakes` what both ports do with ours and with none."""
+def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) -> datetime | None:
+    """When the member's certificate ends, as served or else as issued; what is wrong with it goes to `health`."""
     from steps.core.tls import pki, profiles
 
-    cluster = ctx.cluster
-    expires: dict[str, datetime | None] = {}
-    served = {}
-    if handshakes:
-        from steps.core.tls.check import check
-
-        for name, found in ctx.each(nodes, lambda node: check(ctx, node)).items():
-            health.problems += [f"{name}: {problem}" for problem in found.problems]
-            health.warnings += [f"{name}: {warning}" for warning in found.warnings]
-            served[name] = found.not_after
+    if found is not None:
+        health.problems += [f"{node.name}: {problem}" for problem in found.problems]
+        health.warnings += [f"{node.name}: {warning}" for warning in found.warnings]
     now = datetime.now(timezone.utc)
-    for node in nodes:
-        pair = ctx.store.pair(profiles.leaf_name(cluster, node))
-        expires[node.name] = served.get(node.name) or (pki.read(pair.cert)[0].not_valid_after_utc if pair else None)
-        ends = expires[node.name]
-        if ends is not None and ends <= now:
-            health.problems.append(
-                f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: invoke certs --node {node.name}"
-            )
-        elif pair is not None and pki.due(pair.cert, cluster.tls.renew_days, now):
-            health.warnings.append(
-                f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): invoke certs"
-            )
-    return expires
+    pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
+    issued = pki.read(pair.cert)[0].not_valid_after_utc if pair else None
+    ends = (found.not_after if found else None) or issued
+    if ends is not None and ends <= now:
+        health.problems.append(
+            f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: invoke certs --node {node.name}"
+        )
+    elif pair is not None and pki.due(pair.cert, ctx.cluster.tls.renew_days, now):
+        health.warnings.append(f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): invoke certs")
+    return ends

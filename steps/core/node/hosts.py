@@ -41,6 +41,10 @@ class Hosts:
 
             self._ssh = Ssh(cluster, keep=not dry, sudo_password=sudo_password)
 
+    def open(self, node: Node) -> None:
+        """Connects to the node and starts its shell, where that is not done yet. Raises Refused."""
+        self._session(node)
+
     def run(
         self,
         node: Node,

@@ -96,24 +96,24 @@ UNIT_PROPERTIES = (
 
 DROP_INS = " ".join(f"{home}/systemd/system/etcd.service.d/*.conf" for home in ("/etc", "/run", "/usr/lib"))
 
+# A program that is started costs the node two milliseconds, and so does each kilobyte that the shell itself reads.
 _FUNCTIONS = r"""
-file() { sha256sum -- "$1" 2>/dev/null | cut -c1-64; }
-text() { [ -f "$2" ] && [ "$(stat -Lc %s "$2")" -lt 65536 ] || return 0
-  v=$(cat "$2"; echo .); v=${v%.}; printf 'text %s %s\n%s\n' "$1" "${#v}" "$v"; }
+texts() { stat -Lc '%s %n' -- "$@" 2>/dev/null | while read -r s f; do
+  [ "$s" -lt 65536 ] && [ -f "$f" ] && v=$(cat "$f"; echo .) && v=${v%.} && printf 'text %s %s\n%s\n' "${#v}" "$f" "$v"
+done; }
 link() { [ -L "$2" ] && printf 'link %s %s\n' "$1" "$(readlink "$2")"; }
-space() { d=$1; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
-  w=1; [ -w "$d" ] || w=0; set -- "$(stat -f -c '%S %a %b' "$d")" "$(stat -c %d "$d")" "$w" "$1"
-  printf 'space %s %s %s %s\n' "$@"; }
-listening() { [ -r "$1" ] || return 0
-  while read -r _ l _ s _ _ _ u _ i _; do [ "$s" = 0A ] && echo "listen ${l##*:} $u $i"; done <"$1"; }
+spaces() { n=$#; for p in "$@"; do d=$p; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
+  w=1; [ -w "$d" ] || w=0; printf 'space %s %s\n%s\n' "$w" "$p" "$d"; set -- "$@" "$d"; done; shift "$n"
+  stat -f -c 'filesystem %S %a %b %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
+listening() { grep -hs '^ *[0-9]*: [^ ]* [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6 |
+  while read -r _ l _ _ _ _ _ u _ i _; do echo "listen ${l##*:} $u $i"; done; }
 version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
-process() { # pid installed-binary installed-digest
-  [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] || return 0
-  exe=$(stat -Lc %d:%i "/proc/$1/exe" 2>/dev/null) || return 0
-  if [ "$exe" = "$(stat -Lc %d:%i "$2" 2>/dev/null)" ]; then x=$3; echo living=same
-  else x=$(file "/proc/$1/exe"); version "/proc/$1/exe" living; fi
-  s=$(cat "/proc/$1/stat"); set -- "$1" ${s##*) }; t=${21}
-  while read -r k b _; do [ "$k" = btime ] && break; done </proc/stat
+process() { # pid installed-binary
+  [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] && [ -e "/proc/$1/exe" ] || return 0
+  if [ "/proc/$1/exe" -ef "$2" ]; then x=same; echo living=same
+  else x=$(sha256sum <"/proc/$1/exe"); x=${x%% *}; version "/proc/$1/exe" living; fi
+  read -r s <"/proc/$1/stat"; set -- "$1" ${s##*) }; t=${21}
+  b=$(grep -m1 ^btime /proc/stat); b=${b#btime }
   a=$(tr '\0' '\n' <"/proc/$1/cmdline"; echo .); a=${a%.}
   e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null)
   case $e in *UNIT_DIGEST=*) e=${e#*UNIT_DIGEST=}; echo "digest=${e%%[!0-9a-f]*}";; esac
@@ -129,22 +129,21 @@ def quoted(words: Sequence[str]) -> str:
 
 def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> str:
     """The script; `parse` with the same resources reads what it prints."""
-    paths = [resource.path for resource in resources if not isinstance(resource, _PATHLESS)]
+    paths = dict.fromkeys(resource.path for resource in resources if not isinstance(resource, _PATHLESS))
     lines = [_FUNCTIONS, "set +e", 'echo "arch=$(uname -m)"', 'echo "clock=$(date +%s)"']
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
     if paths:
-        lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted(paths)} 2>/dev/null")
-    # Several steps declare the binaries; hashing one takes a tenth of a second.
-    files = list(dict.fromkeys(r.path for r in resources if isinstance(r, File)))
-    if files:
-        # A pipe or a device in a file's place would never end.
-        lines.append(f'set --; for f in {quoted(files)}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
-        lines.append('[ $# = 0 ] || sha256sum -- "$@" 2>/dev/null')
+        lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted([*paths])} 2>/dev/null")
+    files = dict.fromkeys([f"{node.paths.bin}/etcd", *(r.path for r in resources if isinstance(r, File))])
+    # A pipe or a device in a file's place would never end.
+    lines.append(f'set --; for f in {quoted([*files])}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
+    lines.append('[ $# = 0 ] || sha256sum -- "$@" 2>/dev/null')
+    texts = dict.fromkeys(r.path for r in resources if isinstance(r, Block) or (isinstance(r, File) and _readable(r)))
+    if texts:
+        lines.append(f"texts {quoted([*texts])}")
     for index, resource in enumerate(resources):
         if isinstance(resource, Symlink):
             lines.append(f"link {index} {shlex.quote(resource.path)}")
-        elif isinstance(resource, Block) or (isinstance(resource, File) and _readable(resource)):
-            lines.append(f"text {index} {shlex.quote(resource.path)}")
         elif isinstance(resource, User):
             lines.append(
                 f"id -u {shlex.quote(resource.name)} >/dev/null 2>&1 && echo user {shlex.quote(resource.name)}"
@@ -170,7 +169,7 @@ def _readable(resource: File) -> bool:
 def _member(cluster: Cluster, node: Node) -> list[str]:
     """What is there of etcd itself: binary, unit, process, data, ports, space."""
     etcd, data, wal = (shlex.quote(path) for path in (f"{node.paths.bin}/etcd", node.paths.data, node.paths.wal))
-    lines = [f"B=$(file {etcd})", f'[ -n "$B" ] && echo "binary=$B" && version {etcd} version']
+    lines = [f"[ -f {etcd} ] && echo binary={etcd} && version {etcd} version"]
     if cluster.systemd:
         lines += [
             "v=$(systemctl --version 2>/dev/null); v=${v#systemd }; echo systemd=${v%%[!0-9]*}",
@@ -182,14 +181,15 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
     else:
         lines.append(pid_lines(node))
     lines += [
-        f'process "$p" {etcd} "$B"',
+        f'process "$p" {etcd}',
         f"[ -d {data}/member ] && echo member=1",
         f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
-        f'  echo "walhead=$(od -An -v -tx1 -N {wal_head.HEAD} "$f" 2>/dev/null | tr -d " \\n")"; break; done',
-        f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && echo "walparent=$(stat -c %U "$w") $(ls -A "$w" | head -n1)"',
+        f'  echo "walhead=$(od -An -v -tx1 -w{wal_head.HEAD} -N {wal_head.HEAD} "$f" 2>/dev/null)"; break; done',
+        f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && for f in "$w"/* "$w"/.[!.]*; do [ ! -e "$f" ] || break; done &&',
+        '  { [ -e "$f" ] || f=; echo "walparent=$(stat -c %U "$w") ${f##*/}"; }',
         f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
-        *(f"space {shlex.quote(path)}" for path in written_paths(cluster, node)),
-        "listening /proc/net/tcp; listening /proc/net/tcp6",
+        f"spaces {quoted(written_paths(cluster, node))}",
+        "listening",
         "true",
     ]
     return lines
@@ -233,7 +233,9 @@ class _Reader:
         self._users: set[str] = set()
         self._states: dict[Resource, str] = {}
         self._listening: dict[int, list[tuple[str, str]]] = {}
-        self._space: dict[str, Space] = {}
+        self._folders: dict[str, tuple[str, bool]] = {}
+        self._filesystems: dict[str, tuple[int, int]] = {}
+        self._devices: dict[str, str] = {}
         self._process: Process | None = None
 
     def read(self) -> None:
@@ -253,8 +255,12 @@ class _Reader:
         facts = {name: value for name, value in self._facts.items() if value}
         if cluster := wal_head.cluster_id(bytes.fromhex(facts.pop("walhead", ""))):
             facts["cluster"] = cluster
+        if "binary" in facts:
+            facts["binary"] = self._digests.get(facts["binary"], "")
+        process = self._process
         if facts.get("living") == "same":
             facts["living"] = facts.get("version", "")
+            process = replace(process, exe=facts.get("binary", "")) if process else None
         entries = {
             path: replace(
                 entry,
@@ -268,11 +274,11 @@ class _Reader:
             entries=entries,
             facts=facts,
             unit=self._unit,
-            process=self._process,
+            process=process,
             users=frozenset(self._users),
             states=self._states,
             listening={port: tuple(owners) for port, owners in self._listening.items()},
-            space=self._space,
+            space={path: self._under(folder, writable) for path, (folder, writable) in self._folders.items()},
             member="member" in facts,
             wal="wal" in facts,
         )
@@ -298,8 +304,8 @@ class _Reader:
         self._links[self._path(index)] = target
 
     def _on_text(self, value: str) -> None:
-        index, size = value.split()
-        self._texts[self._path(index)] = self._take(size)
+        size, _, path = value.partition(" ")
+        self._texts[path] = self._take(size)
 
     def _on_user(self, value: str) -> None:
         self._users.add(value)
@@ -323,5 +329,18 @@ class _Reader:
         self._listening.setdefault(int(port, 16), []).append((uid, inode))
 
     def _on_space(self, value: str) -> None:
-        block, free, total, device, writable, path = value.split(" ", 5)
-        self._space[path] = Space(int(block) * int(free), int(block) * int(total), device, writable == "1")
+        writable, _, path = value.partition(" ")
+        folder, _, self._rest = self._rest.partition("\n")
+        self._folders[path] = folder, writable == "1"
+
+    def _on_filesystem(self, value: str) -> None:
+        block, free, total, folder = value.split(" ", 3)
+        self._filesystems[folder] = int(block) * int(free), int(block) * int(total)
+
+    def _on_device(self, value: str) -> None:
+        device, _, folder = value.partition(" ")
+        self._devices[folder] = device
+
+    def _under(self, folder: str, writable: bool) -> Space:  # noqa: FBT001 - as it was read
+        free, total = self._filesystems[folder]
+        return Space(free, total, self._devices[folder], writable)

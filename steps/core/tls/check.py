@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.core.tls import pki, profiles
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from steps.core.model import Node
 
 DEADLINE = 5.0  # seconds of one handshake
+ABREAST = 8  # handshakes at a time through one node
+
+_Wanted = tuple["Node", int, "Pair | None"]  # with whom, at which port, with which pair
 
 
 @dataclass
@@ -33,50 +36,51 @@ def check(ctx: Context, node: Node) -> Found:
 
     All as seen from the node: etcd's peer port also compares a client certificate's SANs with where it comes from.
     """
-    found = Found()
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
-    found.not_after = _port(ctx, node, node.client_port, operator, found)
-    _port(ctx, node, node.peer_port, own, found)
-    for other in ctx.cluster.nodes:
-        if other is node or own is None:
-            continue
-        shaken = _shake(ctx, node, other, other.peer_port, own)
-        if not shaken.accepted:
-            refusal = f"does not take its certificate: {_said(shaken)}"
-            found.problems.append(f"{other.name}'s peer port {other.peer_port} {refusal}")
+    wanted: list[_Wanted] = [(node, node.client_port, None), (node, node.peer_port, None)]
+    if operator is not None:
+        wanted.append((node, node.client_port, operator))
+    if own is not None:
+        wanted += [(to, to.peer_port, own) for to in ctx.cluster.nodes]
+    with ThreadPoolExecutor(ABREAST) as pool:  # over a long way the round trips are what takes time
+        shaken = pool.map(lambda one: _shake(ctx, node, *one), wanted)
+        met = {(to.name, port, pair is not None): came for (to, port, pair), came in zip(wanted, shaken, strict=True)}
+    found = Found()
+    serial = pki.read(own.cert)[0].serial_number if own is not None else None
+    for kind, port in (("client", node.client_port), ("peer", node.peer_port)):
+        _port(f"{kind} port {port}", met[node.name, port, False], met.get((node.name, port, True)), serial, found)
+    served = met.get((node.name, node.client_port, True))
+    found.not_after = served.not_after if served is not None else None
+    for to in ctx.cluster.nodes:
+        came = met.get((to.name, to.peer_port, True))
+        if to is not node and came is not None and not came.accepted:
+            found.problems.append(f"{to.name}'s peer port {to.peer_port} does not take its certificate: {_said(came)}")
     return found
 
 
-def _port(ctx: Context, node: Node, port: int, pair: Pair | None, found: Found) -> datetime | None:
-    """One of the node's own ports, without a certificate and then with `pair`. Returns the shown one's notAfter."""
-    kind = "client" if port == node.client_port else "peer"
-    bare = _shake(ctx, node, node, port, None)
+def _port(port: str, bare: Handshake, shaken: Handshake | None, serial: int | None, found: Found) -> None:
+    """One of the node's own ports: what came of a handshake without a certificate, and of one with ours."""
     if bare.outcome == "unreachable":
-        found.warnings.append(f"{kind} port {port} was not checked: {bare.detail}")
-        return None
+        found.warnings.append(f"{port} was not checked: {bare.detail}")
+        return
     if bare.outcome != "refused":
-        found.problems.append(f"{kind} port {port}: without a certificate {_said(bare)}, an alert was expected")
-    if pair is None:
-        return None
-    shaken = _shake(ctx, node, node, port, pair)
-    own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
+        found.problems.append(f"{port}: without a certificate {_said(bare)}, an alert was expected")
+    if shaken is None:
+        return
     if not shaken.accepted:
-        found.problems.append(f"{kind} port {port} does not take its certificate: {_said(shaken)}")
-    elif own is not None and shaken.serial != pki.read(own.cert)[0].serial_number:
-        found.problems.append(f"{kind} port {port} shows another certificate than the one last issued")
-    return shaken.not_after
+        found.problems.append(f"{port} does not take its certificate: {_said(shaken)}")
+    elif serial is not None and shaken.serial != serial:
+        found.problems.append(f"{port} shows another certificate than the one last issued")
 
 
-def _shake(ctx: Context, through: Node, node: Node, port: int, pair: Pair | None) -> Handshake:
-    cert: Path | None = pair.cert_file if pair else None
-    key: Path | None = pair.key_file if pair else None
+def _shake(ctx: Context, through: Node, to: Node, port: int, pair: Pair | None) -> Handshake:
     return probe(
-        lambda _deadline: ctx.dial(through, node.ip, port),
+        lambda _deadline: ctx.dial(through, to.ip, port),
         ca=ctx.store.ca() or b"",
-        cert=cert,
-        key=key,
-        server_name=node.ip,
+        cert=pair.cert_file if pair else None,
+        key=pair.key_file if pair else None,
+        server_name=to.ip,
         deadline=DEADLINE,
     )
 
