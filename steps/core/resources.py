@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Blob:
-    """A large file on the controller. `sha256` is of `path`; `gzip` is the same content compressed, for the wire."""
+    """A large file on the controller. `digest` (steps.core.digest) is of `path`, `gzip` the same content compressed."""
 
     path: Path
-    sha256: str
+    digest: str
     gzip: Path
     description: str = ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from clusters import on_loopback
 
+from steps.core.digest import digest
 from steps.core.node.apply import CHECK_FAILED, STAGED, Upload, apply_script
 from steps.core.node.compare import Change, changes
 from steps.core.node.look import Entry, Look, look_script, parse
@@ -59,7 +59,7 @@ def blob(tmp_path: Path) -> Iterator[Blob]:
     plain, packed = folder / "etcd", folder / "etcd.gz"
     plain.write_bytes(content)
     packed.write_bytes(gzip.compress(content))
-    yield Blob(plain, hashlib.sha256(content).hexdigest(), packed)
+    yield Blob(plain, digest(content), packed)
     shutil.rmtree(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.core.digest import digest
 from steps.core.node.compare import Change, changes, seen_after, unified, with_block
 from steps.core.node.look import Entry, Look
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
@@ -25,12 +25,8 @@ OFF = Service("cron", enabled=False, running=False)
 COMMAND = Command(("sysctl", "-w", "vm.swappiness=1"), "test -e /x")
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def file_entry(resource: File, text: str, **changes: object) -> Entry:
-    entry = Entry("file", resource.mode, resource.owner, resource.group, digest(text), content=text, mtime=1)
+    entry = Entry("file", resource.mode, resource.owner, resource.group, digest(text.encode()), content=text, mtime=1)
     return replace(entry, **changes)
 
 
@@ -71,11 +67,11 @@ DIFFERENT = [
     (UNIT, look(UNIT, Entry("link", 0o777, target="/dev/null")), "/etc/systemd/system/etcd.service is replaced"),
     (KEY, look(), "/etc/etcd/cert/key.pem is created (secret, not shown)"),
     (KEY, look(KEY, file_entry(KEY, "OLD", content=None)), "/etc/etcd/cert/key.pem is replaced (secret, not shown)"),
-    (BINARY, look(), f"/usr/local/bin/etcd is created: etcd 3.5.16 (sha256 {'b' * 12})"),
+    (BINARY, look(), f"/usr/local/bin/etcd is created: etcd 3.5.16 (b2sum {'b' * 12})"),
     (
         BINARY,
         look(BINARY, Entry("file", 0o755, "root", "root", "a" * 64)),
-        f"/usr/local/bin/etcd is replaced: etcd 3.5.16 (sha256 {'a' * 12} -> {'b' * 12})",
+        f"/usr/local/bin/etcd is replaced: etcd 3.5.16 (b2sum {'a' * 12} -> {'b' * 12})",
     ),
     (File("/x", Promise("a certificate")), look(), "/x: a certificate"),
     (DATA, look(), "/data/etcd/ is created"),

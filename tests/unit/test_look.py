@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import pwd
@@ -18,6 +17,7 @@ from clusters import on_hosts, on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.core.digest import digest
 from steps.core.model import Cluster
 from steps.core.node.look import ARCHITECTURES, Look, look_script, parse, pid_lines
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Symlink, User
@@ -68,7 +68,7 @@ def test_every_kind_of_path(tmp_path: Path, cluster: Cluster) -> None:
     unit = entries[f"{root}/unit"]
     assert unit.content is not None
     assert unit.content.encode("utf-8", "surrogateescape") == b"caf\xe9\n\n\n\xff"
-    assert unit.sha256 == hashlib.sha256(b"caf\xe9\n\n\n\xff").hexdigest()
+    assert unit.digest == digest(b"caf\xe9\n\n\n\xff")
     assert (unit.kind, unit.mode, unit.owner, unit.mtime) == ("file", 0o4644, ME, int((root / "unit").stat().st_mtime))
     assert (entries[str(root)].kind, entries[str(root)].mode) == ("dir", 0o750)
     assert (entries[f"{root}/link"].kind, entries[f"{root}/link"].target) == ("link", "unit")
@@ -87,7 +87,7 @@ def test_what_is_secret_large_or_no_text_is_not_read(tmp_path: Path, cluster: Cl
     ]
     look = looked(cluster, resources)
     assert [look.entries[f"{tmp_path}/{name}"].content for name in ("key", "etcd", "big")] == [None] * 3
-    assert look.entries[f"{tmp_path}/key"].sha256 == hashlib.sha256(b"PRIVATE" * 10_000).hexdigest()
+    assert look.entries[f"{tmp_path}/key"].digest == digest(b"PRIVATE" * 10_000)
 
 
 def test_users_commands_and_blocks(tmp_path: Path, cluster: Cluster) -> None:
@@ -151,21 +151,21 @@ def test_the_living_process(cluster: Cluster, living: subprocess.Popen[bytes]) -
     assert look.process is not None
     assert look.process.pid == living.pid
     assert look.process.argv == (str(binary), "600")
-    assert look.process.exe == look.facts["binary"] == hashlib.sha256(binary.read_bytes()).hexdigest()
+    assert look.process.exe == look.facts["binary"] == digest(binary.read_bytes())
     assert abs(look.process.started - time.time()) < 10
     assert look.facts["digest"] == "0123456789abcdef"
 
 
 def test_the_process_runs_what_was_replaced(cluster: Cluster, living: subprocess.Popen[bytes]) -> None:
     binary = Path(cluster.nodes[0].paths.bin) / "etcd"
-    digest = hashlib.sha256(binary.read_bytes()).hexdigest()
+    old = digest(binary.read_bytes())
     new = binary.with_name("new")
     new.write_text("#!/bin/sh\necho etcd Version: 3.5.30\n")
     new.chmod(0o755)
     new.replace(binary)
     look = looked(cluster)
     assert look.process is not None
-    assert look.process.exe == digest != look.facts["binary"]
+    assert look.process.exe == old != look.facts["binary"]
     assert look.facts["version"] == "3.5.30"
     assert "living" not in look.facts, "sleep has no version"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from steps.core.contracts import Release, ReleaseSource
+from steps.core.digest import digest
 from steps.core.errors import SourceUnavailable, StepFailed
 from steps.core.release import releases, tarball, web
 from steps.core.release.binaries import elf_arch, own_arch, printed_version, run
@@ -425,7 +425,7 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     assert (staged.source, staged.origin, staged.verified_by) == ("fake", "fake://origin", "a fake")
     for blob in staged.binaries.values():
         content = blob.path.read_bytes()
-        assert blob.sha256 == hashlib.sha256(content).hexdigest()
+        assert blob.digest == digest(content)
         assert gzip.decompress(blob.gzip.read_bytes()) == content
         assert blob.path.stat().st_mode & 0o777 == 0o755
     assert search.cached(("fake", source)) == staged

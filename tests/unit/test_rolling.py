@@ -34,7 +34,7 @@ def living(cluster: Cluster, **changes: Any) -> Look:
     process = replace(process, **{name: changes[name] for name in ("exe", "argv", "started") if name in changes})
     entries = {
         unit_file(cluster, node): Entry("file", content=changes.get("unit", unit)),
-        f"{node.paths.bin}/etcd": Entry("file", sha256=BINARY),
+        f"{node.paths.bin}/etcd": Entry("file", digest=BINARY),
         f"{node.paths.cert}/ca.pem": Entry("file", content="", mtime=changes.get("ca", STARTED - 1)),
     }
     entries = {path: entry for path, entry in entries.items() if path not in changes.get("gone", ())}

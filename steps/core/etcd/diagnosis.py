@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steps.core import preflight
+from steps.core.digest import digest
 from steps.core.etcd.ask import Member
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES
@@ -181,7 +182,7 @@ def _certificate(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     pem, (cert, issued_key) = entry.content.encode("utf-8", "surrogateescape"), case.issued
     try:
         # Is the key on the node the issued one, the certificate must be its other half; else nobody can tell from here.
-        same = key is not None and key.sha256 == _sha256(issued_key)
+        same = key is not None and key.digest == digest(issued_key)
         mine = issued_key if same else pem
         problems = validate.leaf_problems(
             pem, ca_pem=evidence.ca, key=mine, profile=profiles.member(evidence.cluster, case.node), now=evidence.now
@@ -206,12 +207,6 @@ _FIELDS = (
 
 def _own_ca(case: NodeEvidence) -> str:
     return f"invoke ca certs start --node {case.node.name}"
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
 
 
 def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:

@@ -36,7 +36,7 @@ def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
     ca = look.entries.get(f"{node.paths.cert}/ca.pem")
     if process is None or unit is None or unit.content is None or binary is None:
         return ""
-    if binary.sha256 != process.exe:
+    if binary.digest != process.exe:
         return f"runs etcd {look.facts.get('living', '?')}, another binary is installed"
     installed = exec_argv(unit.content) if cluster.systemd else script_argv(unit.content)
     changed = flags.lasting(installed) ^ flags.lasting(process.argv)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from steps.core.digest import digest
 from steps.core.node.look import Entry, Look
 from steps.core.resources import (
     Blob,
@@ -93,13 +93,13 @@ def _file(resource: File, entry: Entry | None, owners: bool) -> Change | None:  
     content = decided(resource)
     if isinstance(content, Promise):
         return Change(resource, f"{resource.path}: {content.text}")
-    wanted = content.sha256 if isinstance(content, Blob) else hashlib.sha256(text_of(content)).hexdigest()
-    if entry is not None and entry.kind == "file" and entry.sha256 == wanted:
+    wanted = content.digest if isinstance(content, Blob) else digest(text_of(content))
+    if entry is not None and entry.kind == "file" and entry.digest == wanted:
         wrong = _attributes(resource, entry, owners)
         return Change(resource, f"{resource.path} {wrong}", content=False) if wrong else None
     verb = "is created" if entry is None else "is replaced"
     if isinstance(content, Blob):
-        seen = f"sha256 {entry.sha256[:12]} -> " if entry is not None else "sha256 "
+        seen = f"b2sum {entry.digest[:12]} -> " if entry is not None else "b2sum "
         return Change(resource, f"{resource.path} {verb}: {content.description} ({seen}{wanted[:12]})")
     if resource.secret:
         return Change(resource, f"{resource.path} {verb} (secret, not shown)")
@@ -176,7 +176,7 @@ def _written(resource: File | Directory | Symlink | Block, before: Entry | None,
     if isinstance(content, Promise):
         return entry
     if isinstance(content, Blob):
-        return replace(entry, sha256=content.sha256)
+        return replace(entry, digest=content.digest)
     raw = text_of(content)
     shown = None if resource.secret else raw.decode(errors="replace")
-    return replace(entry, sha256=hashlib.sha256(raw).hexdigest(), content=shown)
+    return replace(entry, digest=digest(raw), content=shown)

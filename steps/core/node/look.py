@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
 from steps.core.model import Cluster, Node
 from steps.core.resources import Blob, Block, Command, File, Resource, Service, Symlink, User
@@ -22,7 +23,7 @@ class Entry:
     mode: int = 0
     owner: str = ""
     group: str = ""
-    sha256: str = ""
+    digest: str = ""
     target: str = ""
     content: str | None = None
     mtime: int = 0
@@ -111,7 +112,7 @@ version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo 
 process() { # pid installed-binary
   [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] && [ -e "/proc/$1/exe" ] || return 0
   if [ "/proc/$1/exe" -ef "$2" ]; then x=same; echo living=same
-  else x=$(sha256sum <"/proc/$1/exe"); x=${x%% *}; version "/proc/$1/exe" living; fi
+  else x=$(digest <"/proc/$1/exe"); x=${x%% *}; version "/proc/$1/exe" living; fi
   read -r s <"/proc/$1/stat"; set -- "$1" ${s##*) }; t=${21}
   b=$(grep -m1 ^btime /proc/stat); b=${b#btime }
   a=$(tr '\0' '\n' <"/proc/$1/cmdline"; echo .); a=${a%.}
@@ -130,14 +131,20 @@ def quoted(words: Sequence[str]) -> str:
 def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> str:
     """The script; `parse` with the same resources reads what it prints."""
     paths = dict.fromkeys(resource.path for resource in resources if not isinstance(resource, _PATHLESS))
-    lines = [_FUNCTIONS, "set +e", 'echo "arch=$(uname -m)"', 'echo "clock=$(date +%s)"']
+    lines = [
+        f'digest() {{ {COMMAND} "$@"; }}',
+        _FUNCTIONS,
+        "set +e",
+        'echo "arch=$(uname -m)"',
+        'echo "clock=$(date +%s)"',
+    ]
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
     if paths:
         lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted([*paths])} 2>/dev/null")
     files = dict.fromkeys([f"{node.paths.bin}/etcd", *(r.path for r in resources if isinstance(r, File))])
     # A pipe or a device in a file's place would never end.
     lines.append(f'set --; for f in {quoted([*files])}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
-    lines.append('[ $# = 0 ] || sha256sum -- "$@" 2>/dev/null')
+    lines.append('[ $# = 0 ] || digest -- "$@" 2>/dev/null')
     texts = dict.fromkeys(r.path for r in resources if isinstance(r, Block) or (isinstance(r, File) and _readable(r)))
     if texts:
         lines.append(f"texts {quoted([*texts])}")
@@ -248,7 +255,7 @@ class _Reader:
             elif "=" in word:
                 name, _, content = line.partition("=")
                 self._facts[name] = content
-            elif len(word) == 64:  # noqa: PLR2004  a sha256 in hex, as sha256sum prints it
+            elif len(word) == 64:  # noqa: PLR2004  a digest in hex, as b2sum prints it
                 self._digests[value[1:]] = word
 
     def look(self) -> Look:
@@ -264,7 +271,7 @@ class _Reader:
         entries = {
             path: replace(
                 entry,
-                sha256=self._digests.get(path, ""),
+                digest=self._digests.get(path, ""),
                 target=self._links.get(path, ""),
                 content=self._texts.get(path),
             )

@@ -16,9 +16,10 @@ from typing import Any
 import filelock
 
 from steps.core.contracts import Release, ReleaseSource
+from steps.core.digest import file_digest
 from steps.core.errors import SourceUnavailable, StepFailed
 from steps.core.release.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
-from steps.core.release.tarball import sha256, stem
+from steps.core.release.tarball import stem
 from steps.core.resources import Blob
 
 # Measured on the three binaries of 3.5.16 (63 MB): level 1 25.0 MB in 0.7 s, 4 23.3 MB in 1.2 s, 6 22.5 MB in 2.7 s.
@@ -79,7 +80,7 @@ def cached(
     if doubt:
         say(f"the cached etcd {version} ({arch}) is not used: {doubt}")
         return None
-    digests = record["sha256"]
+    digests = record["digests"]
     return Staged(
         version,
         arch,
@@ -96,7 +97,7 @@ def cached(
 
 def _doubt(folder: Path, record: Mapping[str, Any], sources: Mapping[str, ReleaseSource], pin: str | None) -> str:
     """Why this entry is not to be used; empty where nothing speaks against it."""
-    name, origin, digests = record["source"], record["origin"], record["sha256"]
+    name, origin, digests = record["source"], record["origin"], record["digests"]
     if name not in sources:
         return f'it came from "{name}", which [release] sources does not list'
     still = getattr(sources[name], "still", None)
@@ -107,7 +108,7 @@ def _doubt(folder: Path, record: Mapping[str, Any], sources: Mapping[str, Releas
     files = [file for file in _names() if file.removesuffix(".gz") in digests]
     if not {*REQUIRED} <= {*files}:
         return "etcd or etcdctl is missing"
-    wrong = [file for file in files if sha256(folder / file) != digests[file]]
+    wrong = [file for file in files if file_digest(folder / file) != digests[file]]
     return f"{', '.join(wrong)} changed since it was verified" if wrong else ""
 
 
@@ -244,7 +245,7 @@ def _write(release: Release, source: str, version: str, arch: str, entry: Path) 
         "origin": release.origin,
         "verified_by": release.verified_by,
         "tarball": release.tarball if isinstance(release, TarballRelease) else "",
-        "sha256": {file: sha256(entry / file) for file in _names() if (entry / file).exists()},
+        "digests": {file: file_digest(entry / file) for file in _names() if (entry / file).exists()},
     }
     (entry / "release.json").write_text(json.dumps(record, indent=2) + "\n")
 
