@@ -18,6 +18,11 @@ class Download(Step):
 
     name = "download"
 
+    def ahead(self, cluster: Cluster, ctx: Context) -> None:
+        """The cache's digests."""
+        del cluster
+        ctx.release(own_arch())
+
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         for arch in sorted({own_arch(), *(ctx.arch(node) for node in nodes)}):
             staged = ctx.release(arch)

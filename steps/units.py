@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steps.core.etcd import flags
 from steps.core.node.look import UNIT_DIGEST, quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
-from steps.core.node.render import render
+from steps.core.node.render import compiled, render
 from steps.core.resources import File, Resource
 from steps.core.step import Step
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from steps.core.plugins import Plugins
 
 
+TEMPLATES = {"systemd": "etcd.service.j2", "process": "etcd.sh.j2"}
+
+
 class Units(Step):
     """Write etcd.service; its flags are tried by the node's own etcd, the unit by systemd"""
 
@@ -27,6 +30,10 @@ class Units(Step):
 
     def __init__(self) -> None:
         self._plugins: Plugins | None = None
+
+    def ahead(self, cluster: Cluster, ctx: Context) -> None:
+        """The template is compiled."""
+        compiled(TEMPLATES[cluster.hosts.service], ctx.plugins.template_dirs(cluster))
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         del cluster, nodes
@@ -38,7 +45,7 @@ class Units(Step):
         directories = self._plugins.template_dirs(cluster) if self._plugins else ()
         path = unit_file(cluster, node)
         if not cluster.systemd:
-            text = render("etcd.sh.j2", directories, cluster=cluster, node=node, argv=argv)
+            text = render(TEMPLATES["process"], directories, cluster=cluster, node=node, argv=argv)
             yield File(path, text, mode=0o700, check=("sh", "-c", lint(argv)))
             return
 
@@ -46,7 +53,7 @@ class Units(Step):
             systemd = int(look.facts.get("systemd", "0"))
             return with_digest(
                 render(
-                    "etcd.service.j2",
+                    TEMPLATES["systemd"],
                     directories,
                     cluster=cluster,
                     node=node,

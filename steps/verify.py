@@ -20,6 +20,12 @@ class Verify(Step):
     name = "verify"
     reads_only: ClassVar[bool] = True
 
+    def ahead(self, cluster: Cluster, ctx: Context) -> None:
+        """What verifies is loaded."""
+        del cluster, ctx
+        import steps.core.etcd.health
+        import steps.core.tls.check  # noqa: F401 - for later
+
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         from steps.core.etcd.health import HEAD, gather
 

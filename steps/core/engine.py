@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from steps.core.context import Context
@@ -31,7 +32,10 @@ class Engine:
         """Looks at every selected node, once; then the preflight says whether anything may be changed at all."""
         if self._ctx.looks:
             return
-        self._ctx.looks.update(self._ctx.each(self._nodes, self._look_at))
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._ahead)
+            self._ctx.looks.update(self._ctx.each(self._nodes, self._look_at))
+            ahead.result()
         from steps.core.preflight import preflight
 
         fetches = not self._ctx.dry and any(step.name == "download" for step in self._chain)
@@ -58,6 +62,11 @@ class Engine:
             raise
         if failures := ctx.plugins.after(step.name, ctx.cluster, self._nodes, None):
             raise collected(failures)
+
+    def _ahead(self) -> None:
+        for step in self._chain:
+            with self._ctx.plugins.answering(step, "ahead"):
+                step.ahead(self._ctx.cluster, self._ctx)
 
     def _run(self, step: Step) -> None:
         ctx = self._ctx

@@ -28,6 +28,9 @@ class Step:
     before: ClassVar[str] = ""
     reads_only: ClassVar[bool] = False  # needs neither the look nor a lock
 
+    def ahead(self, cluster: Cluster, ctx: Context) -> None:
+        """While the nodes are looked at, before anything is known of them: what only reads, and takes its time."""
+
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """On the controller, before any node is compared."""
 

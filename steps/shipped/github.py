@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steps.core.release import tarball, web
+from steps.core.release import tarball
 from steps.core.release.releases import TarballRelease
 
 MAX_TARBALL, MAX_SUMS = 500_000_000, 1_000_000  # bytes
@@ -23,10 +23,12 @@ class GithubSource:
 
     mirror: str
     sha256: Mapping[str, str] = field(default_factory=dict)
-    progress: Callable[[int, int | None], None] = web.ignore
+    progress: Callable[[int, int | None], None] | None = None
 
     def fetch(self, version: str, arch: str, into: Path, deadline: float) -> TarballRelease:
         """See ReleaseSource. A wrong digest, a SHA256SUMS that lacks the file and an unsafe redirect are StepFailed."""
+        from steps.core.release import web  # its client is for nothing where the cache has the release
+
         ends = time.monotonic() + deadline
         folder = f"{self.mirror.rstrip('/')}/v{version}"
         name = f"{tarball.stem(version, arch)}.tar.gz"

@@ -86,7 +86,11 @@ def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
     return own, f"{scheme}://127.0.0.1:{node.client_port}"
 
 
-_ASK = 'ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf \'answer %s %s %s\\n%s\\n\' $n $? ${#o} "$o"; }\n'
+# `also` asks while what stands before it in the pipeline is asking, and answers behind it.
+_ASK = """\
+ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} "$o"; }
+also() { b=$(ask "$@"); cat; printf '%s\\n' "$b"; }
+"""
 
 
 def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:
@@ -98,33 +102,30 @@ def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> st
 def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
     """Status and health of `endpoints`; member list and alarms; with `probe` (a key) a write, a read and hashes."""
     everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)
-    all_words, some = quoted([f"--endpoints={everyone}"]), quoted([f"--endpoints={','.join(endpoints)}"])
+    hashes = f"hashes {quoted([f'--endpoints={everyone}'])} -w json endpoint hashkv"
+    some = quoted([f"--endpoints={','.join(endpoints)}"])
     own = quoted([f"--endpoints={cluster.client_url(node)}"])
-    lines = [
-        ctl(cluster, node) + _ASK,
+    asked = [
         f"ask status {some} --command-timeout={STATUS_TIMEOUT}s -w json endpoint status",
-        "answered=; case $o in *'\"Endpoint\"'*) answered=1;; esac",
-        f"ask health {some} endpoint health",
-        # Where nobody has a status, each further question would only take its whole deadline.
-        '[ -n "$answered" ] || exit 0',
+        f"also health {some} endpoint health",
     ]
     if members:
-        lines += [f"ask members {own} -w json member list", f"ask alarms {own} alarm list"]
-    if probe:
-        key = quoted([probe])
-        lines += [
-            # Where no lease is granted (no quorum, no space), that is why the write failed.
-            f"o=$(ctl {own} lease grant 60 2>&1); g=$?; w=",
-            'l=${o##*lease }; l=${l%% granted*}; v="$l-$$"',
-            "if [ $g != 0 ]; then printf 'answer put %s %s\\n%s\\n' $g ${#o} \"$o\"; else",
-            f'ask put {own} -w json put --lease="$l" {key} "$v"; w=$o',
-            f"o=$(ctl {own} get --print-value-only {key} 2>&1)",
-            '[ "$o" = "$v" ] && echo "read=same" || echo "read=$o"; fi',
-            'r=${w#*\\"revision\\":}; r=${r%%[!0-9]*}',
-            f'ask hashes {all_words} -w json endpoint hashkv --rev="${{r:-0}}"',
-            f'[ $g != 0 ] || ctl {own} lease revoke "$l" >/dev/null 2>&1',
-        ]
-    return "\n".join([*lines, "true"]) + "\n"
+        asked += [f"also members {own} -w json member list", f"also alarms {own} alarm list"]
+    if not probe:
+        return f"{ctl(cluster, node)}{_ASK}{' | '.join(asked)}\n"
+    asked.append(f"also lease {own} lease grant 60")
+    key = quoted([probe])
+    return f"""{ctl(cluster, node)}{_ASK}a=$({" | ".join(asked)})
+printf '%s\\n' "$a"
+case $a in *'"Endpoint"'*) ;; *) exit 0;; esac
+# Without a lease (no quorum, no space) nothing can be written.
+l=${{a##*answer lease }}; [ "${{l%% *}}" = 0 ] || {{ ask {hashes}; exit 0; }}
+l=${{l#*lease }}; l=${{l%% granted*}}; v="$l-$$"
+w=$(ask put {own} -w json put --lease="$l" {key} "$v"); printf '%s\\n' "$w"
+r=${{w#*\\"revision\\":}}; r=${{r%%[!0-9]*}}
+{{ o=$(ctl {own} get --print-value-only {key} 2>&1); [ "$o" = "$v" ] && echo "read=same" || echo "read=$o"
+ctl {own} lease revoke "$l" >/dev/null 2>&1; }} | also {hashes} --rev="${{r:-0}}"
+"""
 
 
 def hashes_script(cluster: Cluster, node: Node, endpoints: Sequence[str], revision: int) -> str:
@@ -147,11 +148,13 @@ def parse(output: str) -> View:
         elif line.startswith("read="):
             facts["read"] = line[5:]
     errors = {name: _last(text) for name, (code, text) in answers.items() if code}
+    statuses = {status.endpoint: status for status in _read(_json(answers.get("status")), _status)}
     written = ""
-    if "put" in answers:
-        written = errors.get("put") or ("" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}")
+    if "put" in answers or (statuses and "lease" in errors):
+        wrong = "" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}"
+        written = errors.get("lease") or errors.get("put") or wrong
     return View(
-        statuses={status.endpoint: status for status in _read(_json(answers.get("status")), _status)},
+        statuses=statuses,
         health=_health(answers.get("health", (0, ""))[1]),
         members=_members(answers.get("members")),
         alarms=_alarms(answers.get("alarms", (1, ""))),

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
 
 
 def render(template: str, directories: Sequence[Path], **values: object) -> str:
     """The first `template` in `directories`, then in templates/. Raises jinja2.UndefinedError for a missing value."""
+    return str(compiled(template, directories).render(**values))
+
+
+def compiled(template: str, directories: Sequence[Path]) -> jinja2.Template:
+    """See render; kept, for to compile it takes longer than to render it for twenty nodes."""
+    return _environment(tuple(directories)).get_template(template)
+
+
+@functools.cache
+def _environment(directories: tuple[Path, ...]) -> jinja2.Environment:
+    """Where templates are compiled, once each."""
     from shlex import quote
 
     import jinja2
@@ -30,7 +46,7 @@ def render(template: str, directories: Sequence[Path], **values: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(unit=unit_word, path=unit_path, shell=quote)
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def unit_word(text: str) -> str:

@@ -32,10 +32,6 @@ class _Again(Exception):
     """This attempt failed; another one may not."""
 
 
-def ignore(done: int, total: int | None) -> None:
-    """The progress callback of whoever does not look."""
-
-
 def masked(text: str) -> str:
     """The same words with the credentials of every URL in them masked."""
     return re.sub(r"(?<=//)[^/@\s]+@", "***@", text)
@@ -74,7 +70,7 @@ def download(
     who: str,
     deadline: float,
     limit: int,
-    progress: Callable[[int, int | None], None] = ignore,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> None:
     """Writes what `url` serves into the file `to`, at most `limit` bytes, within `deadline` seconds in all.
 
@@ -94,7 +90,7 @@ class _Download:
     began: float
     deadline: float
     limit: int
-    progress: Callable[[int, int | None], None]
+    progress: Callable[[int, int | None], None] | None
     done: int = 0
     attempts: int = 0
     met: bool = False  # a server answered: from now on, trouble is worth another attempt
@@ -221,7 +217,8 @@ class _Download:
                 if self.done > self.limit:
                     raise StepFailed(f"{self.who}: {shown(self.url)} is larger than {self.limit} bytes")
                 file.write(chunk)
-                self.progress(self.done, total)
+                if self.progress:
+                    self.progress(self.done, total)
                 if self.left <= 0:
                     raise _Again(f"{self.done} of {total or 'unknown'} bytes came in time")
 
