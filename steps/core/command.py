@@ -6,7 +6,8 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,11 @@ class Command:
     @cached_property
     def ctx(self) -> Context:
         if self._writes:
-            self._take_lock()
+            try:
+                self._take_lock()
+            except OSError as error:
+                hint = "is its disk full or read-only, does it belong to somebody else? Nothing was changed"
+                raise Refused(f"{self.cluster.work} cannot be written to: {error}", hint=hint) from error
         hosts = Hosts(self.cluster, locked=self._writes, dry=self.dry, sudo_password=self._sudo_password)
         return Context(
             self.cluster,
@@ -168,9 +173,10 @@ class Command:
     def _open_log(self, who: str) -> None:
         from steps.core.runlog import RunLog, command_line
 
-        names = [node.name for node in self.nodes]
-        self._log = RunLog(self.cluster.work / "log", who=who, command=command_line(self._calls), nodes=names)
         self.report.heard = self._hear
+        folder, names = self.cluster.work / "log", [node.name for node in self.nodes]
+        with self._unbroken():
+            self._log = RunLog(folder, who=who, command=command_line(self._calls), nodes=names)
 
     def _hear(self, kind: str, node: str, what: str) -> None:
         """`node`: one or several names, or none."""
@@ -179,11 +185,15 @@ class Command:
         self._keep(lambda log: log.event(kind, self._current or self.task, node, what))
 
     def _keep(self, write: Callable[[RunLog], None]) -> None:
+        if self._log is not None:
+            with self._unbroken():
+                write(self._log)
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
         """A log that cannot be written ends no run: half of a rolling restart would be worse."""
-        if self._log is None:
-            return
         try:
-            write(self._log)
+            yield
         except OSError as error:
             self._log = None
-            self.report.warn(f"this run is logged no further: {error}")
+            self.report.warn(f"from here on nothing is kept in {self.cluster.work / 'log'}: {error.strerror}")

@@ -178,3 +178,60 @@ def test_loading_the_tasks_loads_nothing_heavy(clone: Path) -> None:
     argv = [sys.executable, "-c", code]
     said = subprocess.run(argv, cwd=clone, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
     assert said.stdout == "[]\n"
+
+
+ALONE = GOOD.partition("[[nodes]]")[0] + (
+    '[[nodes]]\nname = "etcd-1"\nip = "127.0.0.1"\nclient_port = 42379\npeer_port = 42380\n'
+)
+# A step after which there is no space left for the log; and then it does what the test says.
+FULL = """\
+from steps.api import Step, StepFailed, hookimpl
+
+class Full(Step):
+    \"""Fill the disk\"""
+    name = "full"
+    after = "env"
+
+    def prepare(self, cluster, nodes, ctx):
+        (log,) = (cluster.work / "log").iterdir()
+        log.unlink()
+        log.symlink_to("/dev/full")
+        ctx.change("the disk is filled")
+        %s
+
+@hookimpl
+def etcd_steps():
+    return [Full()]
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("pass", 0), ('raise StepFailed("it broke")', 1)])
+def test_a_full_disk_ends_the_log_and_neither_the_run_nor_its_exit_code(clone: Path, end: str, code: int) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "plugins" / "full.py").write_text(FULL % end)
+    work = clone / ".etcd" / "demo"
+    ended, out, err = invoke(clone, "full ca")
+    assert (ended, "it broke" in err) == (code, code == 1)
+    assert "Traceback" not in err
+    assert out.count("No space left on device") == 1
+    assert f"warning: from here on nothing is kept in {work}/log: No space left on device" in out
+    assert (work / "ca" / "ca.pem").exists() is (code == 0)
+
+
+def test_a_log_that_cannot_be_begun_breaks_no_run(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    work = clone / ".etcd" / "demo"
+    work.mkdir(parents=True)
+    (work / "log").touch()
+    code, out, err = invoke(clone, "ca")
+    assert (code, err) == (0, "")
+    assert f"warning: from here on nothing is kept in {work}/log: File exists" in out
+    assert (work / "ca" / "ca.pem").exists()
+
+
+def test_a_work_directory_that_cannot_be_written_to_is_refused(clone: Path) -> None:
+    (clone / ".etcd").touch()
+    code, out, err = invoke(clone, "ca")
+    assert (code, out) == (3, "")
+    assert f"{clone}/.etcd/demo cannot be written to" in err
+    assert "Traceback" not in err
