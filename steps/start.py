@@ -35,7 +35,7 @@ class Start(Step):
             for node in rolling.order(cluster, nodes, differing):
                 ctx.change(f"will be restarted, {rolling.HOW}: {differing[node.name]}", node)
             return
-        if stopped or not rolling.remembered(ctx):
+        if stopped or not rolling.known_id(cluster):
             rolling.start(ctx, nodes, stopped)
         if differing:
             rolling.restart(ctx, nodes, differing)

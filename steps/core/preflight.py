@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from steps.core.errors import Refused, StepFailed
 from steps.core.etcd import flags
 from steps.core.etcd.ask import ctl
-from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, vanished
+from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
 from steps.core.model import Cluster, Node
 from steps.core.node.look import ARCHITECTURES, Look
 from steps.core.node.places import unit_file, wal_parent
@@ -67,20 +67,19 @@ def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
 
 def _clusters(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
     """Data that another cluster has written: etcd would run with it, unready for ever ("cluster ID mismatch")."""
-    file = ctx.cluster.work / CLUSTER_ID
+    known = known_id(ctx.cluster)
     seen = {node.name: cluster for node in nodes if (cluster := ctx.look(node).facts.get("cluster"))}
-    if not file.exists():
+    if not known:
         if len(set(seen.values())) > 1:
             listed = ", ".join(f"{name}: {cluster}" for name, cluster in seen.items())
             yield f"the members' data is of different clusters ({listed}): move aside what is foreign"
         return
-    known = file.read_text().strip()
     for node in nodes:
         if (found := seen.get(node.name, known)) != known:
             yield (
                 f"{node.name}: a foreign cluster: the ID in {node.paths.wal} is {found}, this cluster's is {known}. "
                 f"Compare the addresses in etcd.toml, find this member's own data; if the cluster was made anew by "
-                f"hand, remove {file}"
+                f"hand, remove {ctx.cluster.work / CLUSTER_ID}"
             )
 
 
@@ -184,7 +183,7 @@ def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
-    if look.process is None and (cluster.work / CLUSTER_ID).exists() and (gone := vanished(node, look)):
+    if look.process is None and known_id(cluster) and (gone := vanished(node, look)):
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
 
 

@@ -12,7 +12,7 @@ from steps.core.errors import StepsError, Unhealthy
 from steps.core.etcd.ask import View, ask_script, hashes_script, own_urls, parse
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.gate import ask
-from steps.core.etcd.rolling import CLUSTER_ID
+from steps.core.etcd.rolling import holders_script, known_id
 from steps.core.house import task
 from steps.core.node.service import last_log_script, parse_state, state_script
 from steps.core.resources import File, Promise
@@ -55,13 +55,12 @@ def gather(ctx: Context, nodes: Sequence[Node]) -> Evidence:
     A node that cannot be reached is evidence, too.
     """
     cases = ctx.each(nodes, lambda node: _case(ctx, node))
-    file = ctx.cluster.work / CLUSTER_ID
     return Evidence(
         ctx.cluster,
         tuple(cases[node.name] for node in nodes),
         _spoken(ctx, cases),
         datetime.now(timezone.utc),
-        cluster_id=file.read_text().strip() if file.exists() else "",
+        cluster_id=known_id(ctx.cluster),
         ca=ctx.store.ca(),
     )
 
@@ -85,7 +84,7 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         log=parts["log"],
         view=parse(parts["etcd"]),
         ports=ports,
-        others={pid: line for pid, line in _others(parts["others"], node).items() if pid not in own},
+        others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
         tls=tls,
         issued=issued,
     )
@@ -100,7 +99,7 @@ def script(cluster: Cluster, node: Node, look: Look) -> str:
         "state": state_script(cluster, node),
         "log": last_log_script(cluster, node, look.unit),
         "etcd": running + ask_script(cluster, node, own_urls(cluster, node), members=False),
-        "others": OTHERS,
+        "others": holders_script(node),
     }
     return "".join(_FRAME.format(script=text, name=name) for name, text in parts.items()) + "true\n"
 
@@ -108,13 +107,6 @@ def script(cluster: Cluster, node: Node, look: Look) -> str:
 _FRAME = """\
 o=$( ( {script} ) 2>&1; echo .); o=${{o%.}}
 printf 'part %s %s\\n%s' {name} "${{#o}}" "$o"
-"""
-# Every etcd's process id and command line; comm is read first, for it costs no process.
-OTHERS = """\
-for d in /proc/[0-9]*; do
-  { read -r n <"$d/comm"; } 2>/dev/null && [ "$n" = etcd ] || continue
-  a=$(tr '\\0' ' ' <"$d/cmdline") && echo "${d#/proc/} $a"
-done
 """
 
 
@@ -126,17 +118,6 @@ def _parts(output: str) -> dict[str, str]:
         parts[name.decode()] = rest[: int(size)].decode("utf-8", "replace")
         rest = rest[int(size) :]
     return parts
-
-
-def _others(output: str, node: Node) -> dict[int, str]:
-    """The etcds on the node's data directory. One with --version only tries its flags, as our own checks do."""
-    found = {}
-    for line in output.splitlines():
-        pid, _, command = line.partition(" ")
-        words = command.replace("--data-dir ", "--data-dir=").split()
-        if f"--data-dir={node.paths.data}" in words and "--version" not in words:
-            found[int(pid)] = command.strip()
-    return found
 
 
 def _tls(ctx: Context, node: Node, *, living: bool) -> tuple[tuple[str, ...], tuple[bytes, bytes] | None]:

@@ -19,7 +19,7 @@ from steps.core.model import Cluster, Node
 from steps.core.node.look import Entry, Process, Space
 from steps.core.node.places import unit_file
 from steps.core.node.service import State, last_log_script
-from steps.ops.doctor import _others, _parts, script, shown
+from steps.ops.doctor import _parts, script, shown
 
 CLUSTER = on_hosts("[tls]\nenabled = false\n")
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -210,11 +210,12 @@ def test_what_does_not_stop_a_member() -> None:
     full = {path: Space(5 << 20, 100 << 20, "1", writable=True) for path in healthy.space}
     unit = {"UnitFileState": "disabled", "DropInPaths": "/etc/systemd/system/etcd.service.d/x.conf"}
     look = type(healthy)(**{**vars(healthy), "unit": unit, "skew": -7, "space": full})
-    findings = found(well(CLUSTER, TWO, look=look, others={77: "/usr/local/bin/etcd --data-dir=/data/etcd/data"}))
+    findings = found(well(CLUSTER, TWO, look=look, others={77: "pid 77 (etcd)"}))
     by = {finding.failure: finding for finding in findings}
     assert set(by) == {"overridden", "not-enabled", "clock-skew", "disk-full", "second-etcd"}
     assert by["clock-skew"].evidence == ("its clock is 7 s behind this controller's",)
     assert by["disk-full"].evidence[0] == "/data/etcd/data: 5 MB free of 100 MB"
+    assert by["second-etcd"].evidence == ("pid 77 (etcd) has /data/etcd/data open; the member is pid 10",)
     assert "kill 77" in by["second-etcd"].mend
 
 
@@ -240,14 +241,6 @@ def test_a_finding_as_it_is_shown() -> None:
 def test_parts_are_read_by_their_size() -> None:
     output = "part state 4\na\nb\npart log 0\npart etcd 9\npart x 1\n"
     assert _parts(output) == {"state": "a\nb\n", "log": "", "etcd": "part x 1\n"}
-
-
-def test_only_etcds_on_the_members_data_count() -> None:
-    output = (
-        "5 /x/etcd --data-dir=/data/etcd/data --name a \n6 etcd --data-dir /data/etcd/data \n"
-        "7 etcd --data-dir=/data/etcd/data2 \n8 etcd --data-dir=/data/etcd/data --version \n9 etcd \n"
-    )
-    assert set(_others(output, TWO)) == {5, 6}
 
 
 @pytest.mark.parametrize("cluster", [CLUSTER, on_hosts(), on_loopback()])

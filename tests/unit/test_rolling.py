@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import on_hosts, on_loopback, seen
 
 from steps.core.etcd import flags
-from steps.core.etcd.rolling import order, restart_reason, vanished
+from steps.core.etcd.rolling import holders_script, order, restart_reason, vanished
 from steps.core.model import Cluster
 from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
 from steps.core.node.places import unit_file
@@ -130,3 +133,22 @@ def test_the_leader_is_last(names: set[str], leader: str, expected: list[str]) -
 def test_what_is_gone_of_a_members_data(member: bool, wal: bool, gone: str) -> None:  # noqa: FBT001  a row of the table
     cluster = on_hosts()
     assert vanished(cluster.nodes[0], seen(cluster, member=member, wal=wal)) == gone
+
+
+def test_who_may_write_a_members_database(tmp_path: Path) -> None:
+    node = on_loopback().nodes[0]
+    node = replace(node, paths=replace(node.paths, data=str(tmp_path)))
+    database = tmp_path / "member" / "snap" / "db"
+
+    def holders() -> str:
+        script = ["sh", "-c", holders_script(node)]
+        return subprocess.run(script, capture_output=True, text=True, check=True).stdout
+
+    assert holders() == ""
+    database.parent.mkdir(parents=True)
+    database.touch()
+    with database.open("rb"):
+        assert holders() == "", "a backup only reads"
+    with database.open("r+b"):
+        name = Path("/proc/self/comm").read_text().strip()
+        assert holders() == f"pid {os.getpid()} ({name})\n"

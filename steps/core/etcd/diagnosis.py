@@ -137,11 +137,10 @@ def _start_limit(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 
 def _second(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    for pid, line in case.others.items():
-        ours = f"etcd.service is pid {case.state.pid}" if case.state.pid else "etcd.service does not run"
-        if not evidence.cluster.systemd:
-            ours = f"the member is pid {case.state.pid}"
-        yield Clue("second-etcd", f"pid {pid} runs {line[:200]}; {ours}", id=str(pid))
+    del evidence
+    ours = f"the member is pid {case.state.pid}" if case.state.pid else "the member does not run"
+    for pid, who in case.others.items():
+        yield Clue("second-etcd", f"{who} has {case.node.paths.data} open; {ours}", id=str(pid))
 
 
 def _disk(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:

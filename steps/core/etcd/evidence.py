@@ -18,9 +18,9 @@ NOWHERE = State("unknown", 0)
 class NodeEvidence:
     """What was found of one node. `unreachable`: why it was not asked, `hint`: what to do; then all else is empty.
 
-    `log`: of the last start. `ports`: what the preflight says of taken ports. `others`: pid → command line of each
-    other etcd on the member's data directory. `tls`: what came of the handshakes. `issued`: the certificate and the
-    key, PEM, that this controller has for the node.
+    `log`: of the last start. `ports`: what the preflight says of taken ports. `others`: pid → "pid N (name)" of
+    each other process that may write the member's database. `tls`: what came of the handshakes. `issued`: the
+    certificate and the key, PEM, that this controller has for the node.
     """
 
     node: Node

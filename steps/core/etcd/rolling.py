@@ -210,22 +210,26 @@ def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
 
 def _refuse_held(ctx: Context, node: Node) -> None:
     """etcd waits for ever for the lock on its database that a second etcd holds."""
-    holder = ctx.sh(node, holder_script(node)).out.strip()
-    if holder:
+    holders = ctx.sh(node, holders_script(node)).out.split("\n")[:-1]
+    if holders:
         raise Unhealthy(
-            f"{node.name}: {holder} has {node.paths.data} open: a second etcd on the same data? It was not started",
+            f"{node.name}: {', '.join(holders)} has {node.paths.data} open: a second etcd on the same data? "
+            "It was not started",
             hint=f"end that process, then: invoke start --node {node.name}",
         )
 
 
-def holder_script(node: Node) -> str:
-    """Prints `pid N (name)` of a process that is not the unit's and has the member's database locked."""
+def holders_script(node: Node) -> str:
+    """Prints `pid N (name)` of each process that is not the unit's and may write the member's database."""
     database = quote(f"{node.paths.data}/member/snap/db")
     return f"""
-[ -e {database} ] && ! flock --nonblock {database} true || exit 0
+[ -e {database} ] || exit 0
 for f in /proc/[0-9]*/fd/*; do [ "$f" -ef {database} ] || continue
-  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in *etcd.service*) exit 0;; esac
-  read -r n </proc/$p/comm; echo "pid $p ($n)"; exit 0; done
+  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in *etcd.service*) continue;; esac
+  v=0; while read -r k v; do [ "$k" != flags: ] || break; done </proc/$p/fdinfo/${{f##*/}}
+  case $v in *0) continue;; esac # a backup only reads
+  read -r n </proc/$p/comm && echo "pid $p ($n)"; done 2>/dev/null
+true
 """
 
 
@@ -239,9 +243,10 @@ def _degraded(ctx: Context, nodes: Sequence[Node], failure: NodeFailed) -> Unhea
     return Unhealthy(f"degraded: {serving}\n{failure.message}", hint=failure.hint)
 
 
-def remembered(ctx: Context) -> bool:
-    """Whether the cluster has once been healthy, as this controller knows it."""
-    return (ctx.cluster.work / CLUSTER_ID).exists()
+def known_id(cluster: Cluster) -> str:
+    """The cluster's ID, in hex, as of its first healthy start; "" where this controller has seen none."""
+    file = cluster.work / CLUSTER_ID
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:
@@ -266,13 +271,13 @@ def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:
 
 def _remember(ctx: Context, view: View) -> None:
     """The ID of the first healthy start: from then on an empty node is a member that lost its data."""
-    file = ctx.cluster.work / CLUSTER_ID
+    file, known = ctx.cluster.work / CLUSTER_ID, known_id(ctx.cluster)
     seen = next(iter(view.statuses.values())).cluster_id
-    if not file.exists():
+    if not known:
         from steps.core.tls.store import replace
 
         replace(file, f"{seen}\n".encode())
-    elif (known := file.read_text().strip()) != seen:
+    elif known != seen:
         raise Refused(
             f"a foreign cluster answers: its ID is {seen}, this one's is {known}",
             hint=f"compare the addresses in etcd.toml; if the cluster was made anew by hand, remove {file}",
