@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core import preflight
 from steps.core.errors import StepsError, Unhealthy
-from steps.core.etcd.ask import View, ask_script, hashes_script, own_urls, parse
+from steps.core.etcd.ask import View, ask_script, hashes_script, parse
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.gate import ask
 from steps.core.etcd.rolling import holders_script, known_id
@@ -50,11 +50,13 @@ def shown(finding: Finding) -> str:
 
 
 def gather(ctx: Context, nodes: Sequence[Node]) -> Evidence:
-    """Two scripts on every node, in parallel, and one more where the cluster is asked.
+    """Two scripts and the handshakes on every node, in parallel, and one more script where the cluster is asked.
 
     A node that cannot be reached is evidence, too.
     """
     cases = ctx.each(nodes, lambda node: _case(ctx, node))
+    serving = any(case.serves(ctx.cluster) for case in cases.values())
+    cases = ctx.each(nodes, lambda node: _shaken(ctx, cases[node.name], serving=serving))
     return Evidence(
         ctx.cluster,
         tuple(cases[node.name] for node in nodes),
@@ -75,7 +77,6 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     except StepsError as error:
         return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
     state = parse_state(parts["state"])
-    tls, issued = _tls(ctx, node, living=state.pid != 0)
     own = {look.process.pid if look.process else 0, state.pid}
     return NodeEvidence(
         node,
@@ -85,8 +86,6 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         view=parse(parts["etcd"]),
         ports=ports,
         others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
-        tls=tls,
-        issued=issued,
     )
 
 
@@ -98,7 +97,7 @@ def script(cluster: Cluster, node: Node, look: Look) -> str:
     parts = {
         "state": state_script(cluster, node),
         "log": last_log_script(cluster, node, look.unit),
-        "etcd": running + ask_script(cluster, node, own_urls(cluster, node), members=False),
+        "etcd": running + ask_script(cluster, node, [cluster.client_url(node)], members=False),
         "others": holders_script(node),
     }
     return "".join(_FRAME.format(script=text, name=name) for name, text in parts.items()) + "true\n"
@@ -120,19 +119,23 @@ def _parts(output: str) -> dict[str, str]:
     return parts
 
 
-def _tls(ctx: Context, node: Node, *, living: bool) -> tuple[tuple[str, ...], tuple[bytes, bytes] | None]:
-    """What is wrong with the handshakes, and the pair that was issued for the node."""
-    if not ctx.cluster.tls.enabled:
-        return (), None
+def _shaken(ctx: Context, case: NodeEvidence, *, serving: bool) -> NodeEvidence:
+    """With the pair that was issued for the node, and with what is wrong with the handshakes.
+
+    `serving`: somebody serves. Then a member that does not is told of without its handshakes, each of which may hang.
+    """
+    if not ctx.cluster.tls.enabled or case.look is None:
+        return case
     from steps.core.tls import profiles
     from steps.core.tls.check import check
 
+    asked = case.serves(ctx.cluster) or (case.state.pid and not serving)
     try:
-        pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
-        problems = check(ctx, node).problems if living and pair is not None else ()
+        pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, case.node))
+        problems = check(ctx, case.node).problems if asked and pair is not None else ()
     except StepsError as error:
-        return (error.message,), None
-    return tuple(problems), (pair.cert, pair.key) if pair is not None else None
+        return replace(case, tls=(": ".join(filter(None, (error.message, error.hint))),))
+    return replace(case, tls=tuple(problems), issued=(pair.cert, pair.key) if pair is not None else None)
 
 
 def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Mapping[str, int]:

@@ -34,14 +34,27 @@ print(urllib.request.urlopen(request, context=context, timeout=10).read().decode
 """
 
 
+Findings = dict[str, dict[str, Any]]  # "etcd-2: stopped" → the finding
+
+
 @pytest.fixture(scope="module")
-def made(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def described(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Three new hosts and their etcd.toml."""
     nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
     etcd = {"version": releases.versions[-1], "flags": {"quota-backend-bytes": QUOTA}}
-    folder = tmp_path_factory.mktemp("doctor")
-    deployed = deploy(lab, folder, "", nodes=nodes, etcd=etcd, ssh={"connect_timeout": 4})
-    deployed.invoke("all")
-    return deployed
+    return deploy(lab, tmp_path_factory.mktemp("doctor"), "", nodes=nodes, etcd=etcd, ssh={"connect_timeout": 4})
+
+
+@pytest.fixture(scope="module")
+def at_first(described: Deployed) -> Findings:
+    """What the doctor finds before the first `invoke all`."""
+    return doctor(described)
+
+
+@pytest.fixture(scope="module")
+def made(described: Deployed, at_first: Findings) -> Deployed:
+    mend(described, at_first["etcd-2: not-deployed"])
+    return described
 
 
 @pytest.fixture
@@ -53,9 +66,6 @@ def cluster(made: Deployed, request: pytest.FixtureRequest) -> Iterator[Deployed
         made.lab.wipe()
         shutil.rmtree(made.work)
         made.invoke("all")
-
-
-Findings = dict[str, dict[str, Any]]  # "etcd-2: stopped" → the finding
 
 
 def doctor(cluster: Deployed, *args: str) -> Findings:
@@ -101,6 +111,14 @@ def logged(host: Host, words: str) -> None:
         "journalctl --sync; i=$(systemctl show etcd -P InvocationID);"
         f" journalctl -o cat INVOCATION_ID=$i + _SYSTEMD_INVOCATION_ID=$i | grep -q {shlex.quote(words)}",
     )
+
+
+def test_hosts_before_the_first_all(cluster: Deployed, at_first: Findings) -> None:
+    assert set(at_first) == {f"{host.name}: not-deployed" for host in cluster.hosts}
+    for finding in at_first.values():
+        assert finding["evidence"] == [f"there is no {UNIT}"]
+        assert finding["mend"] == "invoke all"
+    assert doctor(cluster) == {}, "that mends it"
 
 
 def test_a_healthy_cluster_is_well_and_nothing_is_touched(cluster: Deployed) -> None:
@@ -177,11 +195,34 @@ def test_bad_flags_and_the_start_limit(cluster: Deployed) -> None:
     assert "-no-such-flag" in known_by(found["etcd-2: unknown-flag"])
     host.sh(f"cp /root/etcd.service {UNIT}; sed -i 's/--heartbeat-interval=250/--heartbeat-interval=2500/' {UNIT}")
     host.sh("systemctl daemon-reload; systemctl reset-failed etcd; systemctl restart etcd", check=False)
+    logged(host, "should be at least as")
     found = doctor(cluster)
     assert set(found) == {"etcd-2: bad-flag"}
     assert "election" in known_by(found["etcd-2: bad-flag"])
     mend(cluster, found["etcd-2: bad-flag"])
     cluster.wait_healthy()
+
+
+def test_a_member_that_does_not_stay_up_for_no_known_reason(cluster: Deployed) -> None:
+    host, etcd = cluster.hosts[1], "/usr/local/bin/etcd"
+    host.sh(f"systemctl stop etcd; truncate -s 4M {etcd}; systemctl start --no-block etcd")
+    until(host, "[ $(systemctl show etcd -P SubState) = auto-restart ]")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: not-running"}
+    assert "systemd: activating/auto-restart" in known_by(found["etcd-2: not-running"])
+    assert "its log: etcd.service: Main process exited, code=" in known_by(found["etcd-2: not-running"])
+    mend(cluster, found["etcd-2: not-running"])
+    assert doctor(cluster) == {}
+
+
+def test_a_member_that_hangs(cluster: Deployed) -> None:
+    host = cluster.hosts[1]
+    host.sh("systemctl kill --signal=STOP etcd")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: not-serving"}
+    assert f"https://{host.ip}:2379: context deadline exceeded" in known_by(found["etcd-2: not-serving"])
+    mend(cluster, found["etcd-2: not-serving"])
+    assert doctor(cluster) == {}
 
 
 def test_the_disk_and_its_directories(cluster: Deployed) -> None:
@@ -219,6 +260,8 @@ def test_data_that_is_gone_or_is_not_this_clusters(cluster: Deployed) -> None:
         found = doctor(cluster)
         assert set(found) == {"etcd-3: wiped-member"}
         assert f"etcdctl member remove {own}" in found["etcd-3: wiped-member"]["mend"]
+        with broken(host, f"mv {UNIT} /root/", f"mv /root/etcd.service {UNIT}"):
+            assert set(doctor(cluster)) == {"etcd-3: wiped-member"}, "a host made anew is no new member either"
         host.sh("systemctl start --no-block etcd")  # somebody starts it all the same
         logged(host, "has already been bootstrapped")
         found = doctor(cluster)
@@ -314,11 +357,9 @@ def test_a_flipped_byte(cluster: Deployed) -> None:
 # -- certificates -------------------------------------------------------------------------------------------------
 
 
-def forged(cluster: Deployed, host: Host, **fields: Any) -> dict[str, str]:
-    """A certificate for the host's own key, in which `days` (until its end), `sans` or `ca` (a pair) are wrong."""
-    directory = cluster.work / "certs" / host.name / "live"
-    own = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes())
-    key = serialization.load_pem_private_key((directory / "key.pem").read_bytes(), None)
+def forged(cluster: Deployed, file: str, **fields: Any) -> str:
+    """A certificate of the work directory, in which `days` (until its end), `sans` or `ca` (a pair) are wrong; PEM."""
+    own = x509.load_pem_x509_certificate((cluster.work / file).read_bytes())
     ca, ca_key = fields.get("ca") or (
         x509.load_pem_x509_certificate((cluster.work / "ca" / "ca.pem").read_bytes()),
         serialization.load_pem_private_key((cluster.work / "ca/builtin/ca-key.pem").read_bytes(), None),
@@ -330,15 +371,12 @@ def forged(cluster: Deployed, host: Host, **fields: Any) -> dict[str, str]:
         now + timedelta(days=fields.get("days", 9))
     )
     for extension in own.extensions:
-        if not isinstance(extension.value, x509.SubjectAlternativeName | x509.AuthorityKeyIdentifier):
-            builder = builder.add_extension(extension.value, extension.critical)
-    sans = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    names = [x509.DNSName(name) for name in fields["sans"]] if "sans" in fields else list(sans)
-    certificate = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(
-        ca_key, hashes.SHA256()
-    )
-    assert key.public_key() == own.public_key()
-    return {"etcd.pem": certificate.public_bytes(serialization.Encoding.PEM).decode()}
+        value = extension.value
+        if isinstance(value, x509.SubjectAlternativeName) and "sans" in fields:
+            value = x509.SubjectAlternativeName([x509.DNSName(name) for name in fields["sans"]])
+        if not isinstance(value, x509.AuthorityKeyIdentifier):
+            builder = builder.add_extension(value, extension.critical)
+    return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def stranger() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -367,7 +405,7 @@ def other_key() -> dict[str, str]:
 
 def test_certificates(cluster: Deployed) -> None:
     _, two, three = cluster.hosts
-    put(two, forged(cluster, two, days=-1))
+    put(two, {"etcd.pem": forged(cluster, "certs/etcd-2/live/cert.pem", days=-1)})
     put(three, other_key())
     found = doctor(cluster)
     assert set(found) == {"etcd-2: expired-certificate", "etcd-3: key-mismatch"}
@@ -376,8 +414,8 @@ def test_certificates(cluster: Deployed) -> None:
     assert found["etcd-2: expired-certificate"]["mend"].startswith("invoke certs --node etcd-2")
     assert found["etcd-3: key-mismatch"]["mend"] == "invoke certs --node etcd-3"
 
-    put(two, forged(cluster, two, sans=["localhost"]))
-    put(three, forged(cluster, three, ca=stranger()))
+    put(two, {"etcd.pem": forged(cluster, "certs/etcd-2/live/cert.pem", sans=["localhost"])})
+    put(three, {"etcd.pem": forged(cluster, "certs/etcd-3/live/cert.pem", ca=stranger())})
     put(three, {"etcd-key.pem": (cluster.work / "certs/etcd-3/live/key.pem").read_text()})
     found = doctor(cluster)
     assert set(found) == {"etcd-2: wrong-certificate", "etcd-3: ca-mismatch"}
@@ -398,6 +436,65 @@ def test_a_foreign_ca_file(cluster: Deployed) -> None:
     host.sh(f"mv {CERT}/ca.pem {CERT}/ca.pem.foreign")
     mend(cluster, found["etcd-1: ca-mismatch"])
     cluster.wait_healthy()
+
+
+def test_what_is_wrong_although_every_file_on_the_nodes_is_right(cluster: Deployed) -> None:
+    operator = cluster.operator["cert"]
+    operator.write_text(forged(cluster, "certs/operator/live/cert.pem", days=-1))
+    found = doctor(cluster)
+    assert set(found) == {f"{host.name}: tls-refused" for host in cluster.hosts}
+    assert "client port 2379 does not take its certificate" in known_by(found["etcd-1: tls-refused"])
+    mend(cluster, found["etcd-1: tls-refused"])
+    assert doctor(cluster) == {}, "it was the operator's, which all of them refused"
+
+    key = cluster.work / "certs" / "etcd-2" / "live" / "key.pem"
+    mine = key.read_text()
+    key.write_text(other_key()["etcd-key.pem"])
+    found = doctor(cluster)
+    key.write_text(mine)
+    assert set(found) == {"etcd-2: wrong-certificate"}
+    assert "not the key of cert.pem beside it: move " in known_by(found["etcd-2: wrong-certificate"])
+
+    host = cluster.hosts[1]
+    put(host, {"other.pem": forged(cluster, "certs/etcd-2/live/cert.pem")})
+    host.sh(f"sed -i 's,--cert-file={CERT}/etcd.pem,--cert-file={CERT}/other.pem,' {UNIT}")
+    host.sh("systemctl daemon-reload; systemctl restart etcd")
+    cluster.wait_healthy()
+    found = doctor(cluster)
+    assert set(found) == {"etcd-2: tls-refused"}
+    assert "client port 2379 shows another certificate than the one last issued" in known_by(
+        found["etcd-2: tls-refused"]
+    )
+    mend(cluster, found["etcd-2: tls-refused"])
+    assert doctor(cluster) == {}
+
+
+def test_files_that_etcd_may_not_read(cluster: Deployed) -> None:
+    host = cluster.hosts[2]
+    host.sh(f"chown root:root {CERT}/live/etcd-key.pem; systemctl restart --no-block etcd")
+    logged(host, "ermission denied")
+    found = doctor(cluster)
+    assert set(found) == {"etcd-3: unreadable-certificate"}
+    mend(cluster, found["etcd-3: unreadable-certificate"])
+    assert doctor(cluster) == {}
+
+
+def test_an_expired_ca(cluster: Deployed) -> None:
+    """The same CA with an earlier end, as if nobody had cared for all of its years."""
+    ca = forged(cluster, "ca/ca.pem", days=-1)
+    for file in ("ca.pem", "builtin/ca.pem"):
+        (cluster.work / "ca" / file).write_text(ca)
+    for host in cluster.hosts:
+        put(host, {"ca.pem": ca})
+    found = doctor(cluster)
+    assert set(found) == {"cluster: ca-expired", "cluster: no-quorum"}
+    assert "expired on " in known_by(found["cluster: ca-expired"])
+    by_hand = found["cluster: ca-expired"]["mend"].split(": ", 1)[1]
+    for host in cluster.hosts:
+        host.sh(by_hand.partition("on every node: ")[2].partition(";")[0])
+    cluster.lab.output(["sh", "-c", by_hand.partition("here: ")[2].partition(";")[0]])
+    mend(cluster, found["cluster: ca-expired"])
+    assert doctor(cluster) == {}
 
 
 # -- membership ---------------------------------------------------------------------------------------------------
@@ -429,7 +526,7 @@ def test_members_that_should_not_be_or_are_not(cluster: Deployed) -> None:
     assert set(found) == {"etcd-3: removed-member"}
 
     url = f"https://{host.ip}:2380"
-    host.sh("rm -r /data/etcd/*/*")
+    host.sh("rm -r /data/etcd; install -d -o etcd -g etcd -m 0700 /data/etcd /data/etcd/data /data/etcd/wal")
     add(cluster, "etcd-3", url)
     assert "etcd-3: never-started" in doctor(cluster)
     host.sh(f"sed -i s/state=new/state=existing/ {UNIT}; systemctl daemon-reload; systemctl start etcd")

@@ -89,6 +89,7 @@ SAID = [
     ("overridden", '"msg":"conflicting environment variable is shadowed by corresponding command-line flag"'),
     ("wal-mountpoint", "panic: rename /data/etcd/wal.tmp /data/etcd/wal: device or resource busy"),
     ("not-writable", '"error":"cannot access data directory: open /data/etcd/data/.touch: permission denied"'),
+    ("unreadable-certificate", '"error":"open /etc/etcd/cert/etcd-key.pem: permission denied"'),
     ("disk-full", '"error":"write /data/etcd/wal/0.tmp: no space left on device"'),
     ("second-etcd", '"msg":"db file is flocked by another process, or taking too long","took":"10.001s"'),
     ("wiped-member", '"error":"member a2 has already been bootstrapped"'),
@@ -101,7 +102,8 @@ SAID = [
 
 @pytest.mark.parametrize(("failure", "line"), SAID)
 def test_the_log_of_a_member_that_does_not_serve(failure: str, line: str) -> None:
-    finding, *_ = found(down(TWO, log=f"before\n{line}\nafter"))
+    finding, *more = found(down(TWO, log=f"before\n{line}\nafter"))
+    assert {each.failure for each in more} == ({"not-running"} if FAILURES[failure].aside else set())
     assert (finding.failure, finding.node) == (failure, "etcd-2")
     assert finding.evidence == (f"its log: {line[:300]}",)
 
@@ -153,8 +155,10 @@ def test_wiped_and_what_replaces_it(tmp_path: Path) -> None:
     cluster = on_hosts("[tls]\nenabled = false\n", file=tmp_path / "etcd.toml")
     cluster.work.mkdir(parents=True)
     (cluster.work / "cluster-id").write_text("c1\n")
-    case = down(TWO, state("inactive/dead"), look={"member": False, "wal": False})
+    gone = {"member": False, "wal": False}
+    case = down(TWO, state("inactive/dead"), look=gone)
     (finding,) = found(case, cluster=cluster)
+    assert found(down(TWO, state("inactive/dead"), look={**gone, "entries": {}}), cluster=cluster) == [finding]
     assert finding.failure == "wiped-member"
     assert "no member's data in /data/etcd/data and /data/etcd/wal" in finding.evidence[0]
     assert "etcdctl member remove a2" in finding.mend

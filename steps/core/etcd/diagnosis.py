@@ -75,6 +75,8 @@ def _clues(evidence: Evidence, case: NodeEvidence) -> list[Clue]:
 def _findings(evidence: Evidence, name: str, clues: list[Clue]) -> Iterator[Finding]:
     cluster = evidence.cluster
     fields = {"node": name, "ctl": f". {cluster.work}/environment.sh && etcdctl", "ca": str(cluster.work / "ca")}
+    fields |= {"cluster": cluster.name}
+    fields |= {"trusted": " ".join(dict.fromkeys(f"{node.paths.cert}/ca.pem" for node in cluster.nodes))}
     if name:
         node = cluster.node(name)
         fields |= {"cert": node.paths.cert, "data": node.paths.data, "wal": node.paths.wal}
@@ -112,7 +114,8 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 
 def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    if not _deployed(evidence, case) and case.look is not None and not case.look.member:
+    """Where the cluster was once healthy, what is empty is a wiped member, which `invoke all` refuses."""
+    if not evidence.cluster_id and case.look is not None and not case.look.member and not _deployed(evidence, case):
         yield Clue("not-deployed", f"there is no {unit_file(evidence.cluster, case.node)}")
 
 
@@ -169,13 +172,16 @@ def _certificate(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """The certificate that lies on the node, judged as every new one is; its key by the digest alone."""
     if not evidence.cluster.tls.enabled or evidence.ca is None or case.look is None or not _deployed(evidence, case):
         return
+    if any(_ca(evidence)):
+        return  # no certificate is better than its CA, and none can be issued
     from steps.core.errors import CertificateError
     from steps.core.tls import pki, profiles, validate
 
     home = case.node.paths.cert
     entry, key = (case.look.entries.get(f"{home}/{name}") for name in ("etcd.pem", "etcd-key.pem"))
     if entry is None or entry.content is None or case.issued is None:
-        missing = f"{home}/etcd.pem is not there" if case.issued else "this controller has issued none for it"
+        none = next(iter(case.tls), "this controller has issued none for it")  # or what it has is damaged
+        missing = f"{home}/etcd.pem is not there" if case.issued else none
         yield Clue("wrong-certificate", missing)
         return
     pem, (cert, issued_key) = entry.content.encode("utf-8", "surrogateescape"), case.issued
@@ -340,10 +346,15 @@ def _ca(evidence: Evidence) -> Iterator[Clue]:
 
 
 def _quorum(evidence: Evidence) -> Iterator[Clue]:
-    """A member that serves has committed a read, so there is a quorum; a selection says nothing of the others."""
-    if len(evidence.nodes) < len(evidence.cluster.nodes) or any(
-        case.serves(evidence.cluster) for case in evidence.nodes
+    """A member that serves has committed a read, so there is a quorum; a selection says nothing of the others.
+
+    Nor is there one to lose where nothing is installed, or where this controller reaches nobody.
+    """
+    if len(evidence.nodes) < len(evidence.cluster.nodes) or not any(
+        _deployed(evidence, case) for case in evidence.nodes
     ):
+        return
+    if any(case.serves(evidence.cluster) for case in evidence.nodes):
         return
     for case in evidence.nodes:
         reason = case.view.health.get(evidence.cluster.client_url(case.node)) or case.state.active

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Failure:
-    """A known failure. `mend` may use {node}, {ctl} (etcdctl, its environment sourced), {cert}, {ca}, {id}, {say}.
+    """A known failure. `mend` may use {node}, {ctl} (etcdctl, its environment sourced), {cert}, {ca}, {id}, {say} …
 
     `aside`: it does not explain why a member does not serve.
     """
@@ -84,10 +84,15 @@ FAILURES: Mapping[str, Failure] = {
     "wrong-certificate": Failure("its certificate is not the one that it needs", "invoke certs --node {node}"),
     "key-mismatch": Failure("its certificate and its key are not a pair", "invoke certs --node {node}"),
     "ca-mismatch": Failure("it trusts, or is certified by, another CA than this controller's", "{say}"),
-    "ca-expired": Failure(
-        "the CA has expired", "make a new one: move {ca} away, then invoke ca certs (all clients need the new ca.pem)"
+    "unreadable-certificate": Failure(
+        "etcd may not read its certificates or its key", "invoke ca certs start --node {node}"
     ),
-    "tls-refused": Failure("TLS handshakes fail", "invoke certs start --node {node}"),
+    "ca-expired": Failure(
+        "the CA has expired",
+        "make a new one: on every node: rm {trusted}; here: mv {ca} {ca}.expired; then: "
+        "invoke stop --yes {cluster} all (clients need new certificates and the new ca.pem)",
+    ),
+    "tls-refused": Failure("TLS handshakes fail", "invoke certs units start --node {node}"),
     "removed-member": Failure(
         "the node is not a member of the cluster any more",
         "let it go: take it out of etcd.toml; or make it a member again, with empty data: "
@@ -106,9 +111,9 @@ FAILURES: Mapping[str, Failure] = {
     ),
     "not-enabled": Failure("etcd is not enabled: it will not start at the next boot", "invoke start", aside=True),
     "stopped": Failure("etcd is stopped", "invoke start --node {node}"),
-    "not-running": Failure("etcd does not stay up", "invoke start --node {node}, when its log's cause is mended"),
+    "not-running": Failure("etcd does not stay up", "mend what its log says, then: invoke all --node {node}"),
     "not-serving": Failure(
-        "etcd runs and does not serve", "invoke start --node {node}, when its log's cause is mended"
+        "etcd runs and does not serve", "mend what its log says, then: invoke stop all --node {node}"
     ),
     "no-quorum": Failure(
         "the cluster has no quorum: nobody can read or write",
@@ -128,7 +133,8 @@ LOG_LINES: tuple[tuple[str, str], ...] = (
     ),
     ("overridden", r"conflicting environment variable"),
     ("wal-mountpoint", r"device or resource busy"),
-    ("not-writable", r"permission denied|read-only file system"),
+    ("unreadable-certificate", r"\.pem: permission denied"),
+    ("not-writable", r"(?<!\.pem: )permission denied|read-only file system"),
     ("disk-full", r"no space left on device"),
     ("second-etcd", r"flocked by another process|file already locked"),
     ("wiped-member", r"has already been bootstrapped|tocommit\(\d+\) is out of range"),
