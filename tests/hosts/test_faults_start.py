@@ -22,13 +22,14 @@ add rule inet cut in tcp dport 2380 drop
 add rule inet cut in tcp sport 2380 drop
 add rule inet cut out tcp dport 2380 drop
 """
-# A second etcd on the same data, as somebody might start it by hand.
+# A second etcd on the same data, as somebody might start it by hand; frozen, for what it writes looks like a fault.
 SECOND = """
 nohup setpriv --reuid=etcd --regid=etcd --clear-groups env -i /usr/local/bin/etcd --name=again \
   --data-dir=/data/etcd/data --wal-dir=/data/etcd/wal --log-outputs=/dev/null \
   --listen-client-urls=http://127.0.0.1:12379 --advertise-client-urls=http://127.0.0.1:12379 \
   --listen-peer-urls=http://127.0.0.1:12380 >/dev/null 2>&1 </dev/null & echo $!
 while flock --nonblock /data/etcd/data/member/snap/db true; do :; done
+kill -STOP $!
 """
 START_LIMIT = """
 until [ "$(systemctl show etcd -P ActiveState)" = failed ]; do systemctl restart etcd 2>/dev/null || true; done
@@ -78,7 +79,7 @@ def test_a_second_etcd_has_the_data_open(cluster: Deployed, writing: Writing) ->
         assert f"{host.name}: pid {second} (etcd) has /data/etcd/data open: a second etcd on the same data?" in said
         assert f"end that process, then: invoke start --node {host.name}" in said
     finally:
-        host.sh(f"kill {second}; while [ -d /proc/{second} ]; do :; done")
+        host.sh(f"kill -KILL {second}; while [ -d /proc/{second} ]; do :; done")
     cluster.invoke("start")
 
 
