@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -153,8 +154,9 @@ def test_etcdctl_gets_an_empty_environment_explicit_endpoints_and_deadlines() ->
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
     assert "timeout 15 env -i ETCDCTL_API=3 /usr/local/bin/etcdctl --dial-timeout=3s --command-timeout=10s" in script
     assert "--cacert=/etc/etcd/cert/ca.pem --cert=/etc/etcd/cert/etcd.pem --key=/etc/etcd/cert/etcd-key.pem" in script
-    calls = [line for line in script.splitlines() if line.startswith("ask ")]
-    assert all("--endpoints=https://10.0.0.1:2379" in line for line in calls)
+    calls = re.findall(r"\b(?:ask|also) ([a-z]+) (\S+)", script)
+    assert [name for name, _ in calls] == "status health members alarms lease hashes put hashes".split()
+    assert all(word.startswith("--endpoints=https://10.0.0.1:2379") for _, word in calls)
     assert "--cluster" not in script
 
 

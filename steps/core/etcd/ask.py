@@ -14,6 +14,7 @@ from steps.core.node.look import quoted
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
 STATUS_TIMEOUT = 3  # seconds of one endpoint: they are asked in turn, and those that are down must not hide the rest
+PROBE_TTL = 20  # seconds, longer than any command: then etcd itself removes what was written as a trial
 CLIENT_NAME = "operator"
 T = TypeVar("T")
 _ANSWER = re.compile(r"answer (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
@@ -113,7 +114,7 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
         asked += [f"also members {own} -w json member list", f"also alarms {own} alarm list"]
     if not probe:
         return f"{ctl(cluster, node)}{_ASK}{' | '.join(asked)}\n"
-    asked.append(f"also lease {own} lease grant 60")
+    asked.append(f"also lease {own} lease grant {PROBE_TTL}")
     key = quoted([probe])
     return f"""{ctl(cluster, node)}{_ASK}a=$({" | ".join(asked)})
 printf '%s\\n' "$a"
@@ -124,7 +125,7 @@ l=${{l#*lease }}; l=${{l%% granted*}}; v="$l-$$"
 w=$(ask put {own} -w json put --lease="$l" {key} "$v"); printf '%s\\n' "$w"
 r=${{w#*\\"revision\\":}}; r=${{r%%[!0-9]*}}
 {{ o=$(ctl {own} get --print-value-only {key} 2>&1); [ "$o" = "$v" ] && echo "read=same" || echo "read=$o"
-ctl {own} lease revoke "$l" >/dev/null 2>&1; }} | also {hashes} --rev="${{r:-0}}"
+}} | also {hashes} --rev="${{r:-0}}"
 """
 
 
