@@ -19,6 +19,11 @@ class CA(Step):
 
     name = "ca"
 
+    def ahead(self, cluster: Cluster, ctx: Context) -> None:
+        """What reads certificates is loaded."""
+        if cluster.tls.enabled:
+            ctx.store.ca()
+
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         del nodes
         tls = cluster.tls

@@ -113,6 +113,7 @@ class Engine:
         self._ctx.looks[node.name] = seen_after(self._ctx.look(node), found, now=now)
 
     def _look_at(self, node: Node) -> Look:
+        self._ctx.hosts.open(node)  # first: the rest is done while other nodes' connections open
         return self._ctx.look_at(node, [each for step in self._chain for each in self._desired(step, node)])
 
     def _apply(

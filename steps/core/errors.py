@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,3 +110,8 @@ class CertificateError(StepsError):
 
 class SourceUnavailable(StepsError):
     """This release source cannot serve that version; the next one is asked. The message is one line."""
+
+
+def masked(text: str) -> str:
+    """The same words with the credentials of every URL in them masked."""
+    return re.sub(r"(?<=//)[^/@\s]+@", "***@", text)

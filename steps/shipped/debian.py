@@ -17,9 +17,8 @@ from pathlib import Path
 import filelock
 
 from steps.core.contracts import Release
-from steps.core.errors import SourceUnavailable
+from steps.core.errors import SourceUnavailable, masked
 from steps.core.release.binaries import BINARIES, run
-from steps.core.release.web import masked
 
 PACKAGES = ("etcd-server", "etcd-client")
 _ARCHITECTURES = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}  # GOARCH → Debian's name, where they differ

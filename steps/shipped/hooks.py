@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from steps.core.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from steps.core.contracts import CertBackend, ReleaseSource
+    from steps.core.contracts import CARequest, CertBackend, LeafProfile, ReleaseSource
     from steps.core.model import Cluster
+
+
+class _Builtin:
+    """The built-in backend, loaded when it is first needed: whoever only asks for its name need not wait for that."""
+
+    @cached_property
+    def _backend(self) -> CertBackend:
+        from steps.shipped.builtin import Builtin
+
+        return Builtin()
+
+    def ca(self, request: CARequest) -> bytes:
+        return self._backend.ca(request)
+
+    def sign(self, csr: bytes, profile: LeafProfile) -> bytes:
+        return self._backend.sign(csr, profile)
 
 
 @hookimpl
 def etcd_cert_backend(name: str, cluster: Cluster) -> CertBackend | None:
     del cluster
-    if name != "builtin":
-        return None
-    from steps.shipped.builtin import Builtin
-
-    return Builtin()
+    return _Builtin() if name == "builtin" else None
 
 
 @hookimpl

@@ -15,7 +15,7 @@ import pytest
 
 from steps.core.contracts import Release, ReleaseSource
 from steps.core.digest import digest
-from steps.core.errors import SourceUnavailable, StepFailed
+from steps.core.errors import SourceUnavailable, StepFailed, masked
 from steps.core.release import releases, tarball, web
 from steps.core.release.binaries import elf_arch, own_arch, printed_version, run
 from steps.core.release.releases import TarballRelease, cached, default_cache, fetch
@@ -339,7 +339,7 @@ def test_debian_without_apt_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_credentials_are_masked(text: str, expected: str) -> None:
-    assert web.masked(text) == expected
+    assert masked(text) == expected
 
 
 @pytest.mark.parametrize(

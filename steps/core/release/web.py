@@ -16,7 +16,7 @@ from urllib.request import proxy_bypass
 import urllib3
 from urllib3 import exceptions as broken
 
-from steps.core.errors import SourceUnavailable, StepFailed
+from steps.core.errors import SourceUnavailable, StepFailed, masked
 
 CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
 FAILURES = 5  # in a row without one new byte
@@ -30,11 +30,6 @@ _GONE = {404, 410}
 
 class _Again(Exception):
     """This attempt failed; another one may not."""
-
-
-def masked(text: str) -> str:
-    """The same words with the credentials of every URL in them masked."""
-    return re.sub(r"(?<=//)[^/@\s]+@", "***@", text)
 
 
 def shown(url: str) -> str:
