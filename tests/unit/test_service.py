@@ -13,7 +13,7 @@ import pytest
 from clusters import on_hosts, on_loopback
 
 from steps.core.model import Cluster, Node
-from steps.core.node.service import State, parse_state, start_script, state_script, stop_script
+from steps.core.node.service import State, parse_state, settled_script, start_script, state_script, stop_script
 
 
 @pytest.fixture
@@ -92,6 +92,36 @@ def test_who_ended_and_is_not_buried_is_not_waited_for(cluster: Cluster) -> None
         assert Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z"
         assert state(cluster) == State("dead", 0)
     assert time.monotonic() - begin < 10
+
+
+def test_a_member_is_waited_for_until_it_is_another_process(cluster: Cluster) -> None:
+    (node,) = cluster.nodes
+    assert parse_state(run(settled_script(cluster, node, 0))) == State("dead", 0)
+    run(start_script(cluster, node))
+    first = state(cluster)
+    assert parse_state(run(settled_script(cluster, node, 0))) == first
+    begin = time.monotonic()
+    assert parse_state(run(settled_script(cluster, node, first.pid))) == first
+    assert time.monotonic() - begin > 1
+
+
+SETTLING = [  # what systemd says, one answer after the other, of a member that had pid 5; which answer is waited for
+    (["deactivating/stop-sigterm 5", "activating/start 6", "active/running 6"], "active/running 6"),
+    (["active/running 5", "inactive/dead 0", "activating/start 6", "failed/failed 0"], "failed/failed 0"),
+    (["activating/start 6", "activating/auto-restart 0", "activating/start 7"], "activating/auto-restart 0"),
+    (["active/running 55"], "active/running 55"),
+]
+
+
+@pytest.mark.parametrize(("answers", "last"), SETTLING)
+def test_how_a_restart_settles_under_systemd(tmp_path: Path, answers: list[str], last: str) -> None:
+    words = [answer.replace("/", " ").split() for answer in answers]
+    said = "".join(f"ActiveState={active}\\nSubState={sub}\\nMainPID={pid}\n" for active, sub, pid in words)
+    (tmp_path / "said").write_text(said)
+    take = f"read -r line <{tmp_path}/said; sed -i 1d {tmp_path}/said; printf '%b\\n' \"$line\""
+    cluster = on_hosts()
+    script = settled_script(cluster, cluster.nodes[0], 5)
+    assert parse_state(run(f"systemctl() {{ {take}; }}\n{script}")) == parse_state(f"state {last}")
 
 
 @pytest.mark.parametrize(

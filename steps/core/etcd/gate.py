@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from steps.core.errors import NodeFailed
 from steps.core.etcd.ask import View, ask_script, parse
 from steps.core.model import Cluster, Node
-from steps.core.node.service import State, log_script, parse_state, state_script
+from steps.core.node.service import State, log_script, parse_state, settled_script
 
 if TYPE_CHECKING:
     from steps.core.context import Context
 
 LAG = 1000  # raft entries that a member under writes may still have to apply
 PATIENCE = 90  # seconds that a member gets to come back
-_PAUSE = "sleep 0.1\n"  # between two polls, on the node
 
 
 def problems(cluster: Cluster, view: View) -> list[str]:
@@ -121,7 +120,8 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
 
 def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
     nodes = [ctx.cluster.node(name) for name in started]
-    return ctx.each(nodes, lambda node: parse_state(ctx.sh(node, state_script(ctx.cluster, node) + _PAUSE).out))
+    scripts = {node.name: settled_script(ctx.cluster, node, started[node.name]) for node in nodes}
+    return ctx.each(nodes, lambda node: parse_state(ctx.sh(node, scripts[node.name]).out))
 
 
 def _gave_up(ctx: Context, node: Node, cause: str) -> NodeFailed:

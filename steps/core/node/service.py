@@ -84,6 +84,15 @@ def state_script(cluster: Cluster, node: Node) -> str:
     return pid_lines(node) + 'if [ "$p" = 0 ]; then echo "state dead 0"; else echo "state running $p"; fi\n'
 
 
+def settled_script(cluster: Cluster, node: Node, old: int) -> str:
+    """As state_script, once the member has failed or serves as another process than `old`, or after a second."""
+    return rf"""t=0; while s=$({state_script(cluster, node)}); [ $t -lt 20 ]; do
+case $s in *running\ {old}) ;; *running\ *|*\ failed*|*\ dead*|*/auto-restart*) break;; esac
+sleep 0.05; t=$((t + 1)); done
+echo "$s"
+"""
+
+
 def parse_state(output: str) -> State:
     for line in output.splitlines():
         if line.startswith("state "):
