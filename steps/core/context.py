@@ -53,7 +53,7 @@ class Context:
         self.looks: dict[str, Look] = {}
         self.differences = 0
         self._hosts = hosts
-        self._staged: dict[str, Staged] = {}
+        self._staged: dict[str, Staged | None] = {}
 
     def say(self, message: str, node: Node | None = None) -> None:
         self.report.say(message, node.name if node else "")
@@ -126,7 +126,7 @@ class Context:
         from steps.core.release import releases
 
         if arch not in self._staged:
-            found = releases.cached(
+            self._staged[arch] = releases.cached(
                 self._sources(),
                 self.cluster.version,
                 arch,
@@ -134,18 +134,16 @@ class Context:
                 pin=self._pin(arch),
                 say=self.say,
             )
-            if found is None:
-                return None
-            self._staged[arch] = found
         return self._staged[arch]
 
     def fetch(self, arch: str) -> Staged:
         """As `release`, fetched from the first source that serves it where the cache has nothing. Raises StepFailed."""
         from steps.core.release import releases
 
-        if arch not in self._staged:
+        staged = self.release(arch)
+        if staged is None:
             with self.report.transfer(f"etcd {self.cluster.version} ({arch})") as progress:
-                self._staged[arch] = releases.fetch(
+                staged = self._staged[arch] = releases.fetch(
                     [(name, _reporting(source, progress)) for name, source in self._sources()],
                     self.cluster.version,
                     arch,
@@ -154,7 +152,7 @@ class Context:
                     deadline=FETCH_DEADLINE,
                     say=self.say,
                 )
-        return self._staged[arch]
+        return staged
 
     def write(self, file: Path, text: str) -> None:
         """Keeps a small file in the work directory, mode 0600; in a dry run only says what would change."""

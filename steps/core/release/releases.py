@@ -138,7 +138,7 @@ def fetch(
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(cache / f".{stem(version, arch)}.lock", deadline):
-            staged = cached(sources, version, arch, cache=cache, pin=pin, say=say)
+            staged = cached(sources, version, arch, cache=cache, pin=pin)
             if staged:
                 return staged
             with _workshop(cache / f".{stem(version, arch)}.new") as work:
@@ -146,7 +146,7 @@ def fetch(
                 _publish(work / "entry", cache / stem(version, arch), work / "old")
     except OSError as error:
         raise StepFailed(f"cannot keep etcd {version} ({arch}) in {cache}: {error}") from error
-    staged = cached(sources, version, arch, cache=cache, pin=pin, say=say)
+    staged = cached(sources, version, arch, cache=cache, pin=pin)
     if not staged:
         raise StepFailed(f"{cache / stem(version, arch)} changed while it was written", hint="who else writes there?")
     return staged
