@@ -15,6 +15,7 @@ from releases import collect
 from benchmarks.bench import Row
 from benchmarks.contenders import OTHERS
 
+SHOWN = 0.005  # seconds, the least that a part has a line for
 NOTES = """\
 All contenders deploy the same binaries, units (flags and sandbox) and data directories on the same hosts, and end with
 `etcdctl endpoint health` on each node. The floor is a prepared tar.gz per host, one ssh each, all at once, then health;
@@ -45,7 +46,9 @@ def told(row: Row) -> list[str]:
         lines += [*table(("who", "median", "from-to", "runs"), figures), ""]
     if row.parts:
         whole = sum(row.parts.values())
-        parts = [[name, f"{seconds:.2f} s", f"{seconds / whole:.0%}"] for name, seconds in row.parts.items()]
+        small = sum(seconds for seconds in row.parts.values() if seconds < SHOWN)
+        shown = {name: seconds for name, seconds in row.parts.items() if seconds >= SHOWN} | {"the rest": small}
+        parts = [[name, f"{seconds:.2f} s", f"{seconds / whole:.0%}"] for name, seconds in shown.items()]
         lines += [*table(("part", "time", "share"), [*parts, ["the whole", f"{whole:.2f} s", "100%"]]), ""]
     lines += [f"{note}." for note in row.notes]
     return lines
