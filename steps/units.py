@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from steps.core.etcd import flags
-from steps.core.node.look import UNIT_DIGEST, quoted
+from steps.core.node.look import UNIT_DIGEST
+from steps.core.node.look_script import quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
 from steps.core.resources import File, Resource

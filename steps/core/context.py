@@ -13,7 +13,8 @@ from steps.core.errors import Refused
 from steps.core.model import Cluster, Node
 from steps.core.node.compare import unified
 from steps.core.node.hosts import Hosts
-from steps.core.node.look import Look, look_script, parse
+from steps.core.node.look import Look, parse
+from steps.core.node.look_script import look_script
 from steps.core.node.places import unit_file
 from steps.core.node.session import Result
 from steps.core.report import Report

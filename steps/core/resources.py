@@ -106,3 +106,4 @@ class Command:
 
 
 Resource = File | Directory | Symlink | User | Block | Service | Command
+PATHLESS = (User, Service, Command)  # about no path of the node

@@ -18,7 +18,8 @@ from clusters import on_loopback
 from steps.core.digest import digest
 from steps.core.node.apply import CHECK_FAILED, STAGED, Upload, apply_script
 from steps.core.node.compare import Change, changes
-from steps.core.node.look import Entry, Look, look_script, parse
+from steps.core.node.look import Entry, Look, parse
+from steps.core.node.look_script import look_script
 from steps.core.node.session import LocalPipe, Result, Session, shell_command
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
 

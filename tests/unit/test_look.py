@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from steps.core.digest import digest
 from steps.core.model import Cluster
-from steps.core.node.look import ARCHITECTURES, Look, look_script, parse, pid_lines
+from steps.core.node.look import ARCHITECTURES, Look, parse
+from steps.core.node.look_script import look_script, pid_lines
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Symlink, User
 
 ME = pwd.getpwuid(os.getuid()).pw_name

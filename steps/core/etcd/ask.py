@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from steps.core.model import Cluster, Node
-from steps.core.node.look import quoted
+from steps.core.node.look_script import quoted
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
 STATUS_TIMEOUT = 3  # seconds of one endpoint: they are asked in turn, and those that are down must not hide the rest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed, StepFailed
 from steps.core.etcd.ask import ctl
-from steps.core.node.look import quoted
+from steps.core.node.look_script import quoted
 
 if TYPE_CHECKING:
     from steps.core.context import Context

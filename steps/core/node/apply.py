@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from steps.core.node.compare import Change, decided, text_of, with_block
-from steps.core.node.look import Look, quoted
+from steps.core.node.look import Look
+from steps.core.node.look_script import quoted
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
 
 STAGED = ".etcd-steps."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from steps.core.model import Cluster, Node
-from steps.core.node.look import pid_lines
+from steps.core.node.look_script import pid_lines
 from steps.core.node.places import PROCESS_UNIT
 
 STOP_SECONDS = 90  # systemd's own patience before it kills

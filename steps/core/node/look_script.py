@@ -1,0 +1,137 @@
+"""One script per node that reads everything a run may want to know. What it prints, `look.parse` reads.
+
+The script changes nothing. It uses POSIX sh, coreutils and grep only.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from steps.core.digest import COMMAND
+from steps.core.etcd import wal as wal_head
+from steps.core.model import Cluster, Node
+from steps.core.resources import PATHLESS, Blob, Block, Command, File, Resource, Service, Symlink, User
+
+UNIT_PROPERTIES = (
+    "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState,FragmentPath,DropInPaths,EnvironmentFiles,"
+    "Environment,NeedDaemonReload,NRestarts,ExecStart,InvocationID"
+)
+
+DROP_INS = " ".join(f"{home}/systemd/system/etcd.service.d/*.conf" for home in ("/etc", "/run", "/usr/lib"))
+
+# A program that is started costs the node two milliseconds, and so does each kilobyte that the shell itself reads.
+_FUNCTIONS = r"""
+texts() { stat -Lc '%s %n' -- "$@" 2>/dev/null | while read -r s f; do
+  [ "$s" -lt 65536 ] && [ -f "$f" ] && v=$(cat "$f"; echo .) && v=${v%.} && printf 'text %s %s\n%s\n' "${#v}" "$f" "$v"
+done; }
+link() { [ -L "$2" ] && printf 'link %s %s\n' "$1" "$(readlink "$2")"; }
+spaces() { n=$#; for p in "$@"; do d=$p; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
+  w=1; [ -w "$d" ] || w=0; printf 'space %s %s\n%s\n' "$w" "$p" "$d"; set -- "$@" "$d"; done; shift "$n"
+  stat -f -c 'filesystem %S %a %b %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
+listening() { grep -hs '^ *[0-9]*: [^ ]* [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6 |
+  while read -r _ l _ _ _ _ _ u _ i _; do echo "listen ${l##*:} $u $i"; done; }
+version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
+process() { # pid installed-binary
+  [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] && [ -e "/proc/$1/exe" ] || return 0
+  if [ "/proc/$1/exe" -ef "$2" ]; then x=same; echo living=same
+  else x=$(digest <"/proc/$1/exe"); x=${x%% *}; version "/proc/$1/exe" living; fi
+  read -r s <"/proc/$1/stat"; set -- "$1" ${s##*) }; t=${21}
+  b=$(grep -m1 ^btime /proc/stat); b=${b#btime }
+  a=$(tr '\0' '\n' <"/proc/$1/cmdline"; echo .); a=${a%.}
+  e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null)
+  case $e in *UNIT_DIGEST=*) e=${e#*UNIT_DIGEST=}; echo "digest=${e%%[!0-9a-f]*}";; esac
+  # USER_HZ is 100 on every architecture that etcd runs on
+  printf 'process %s %s %s %s\n%s\n' "$1" "$x" "$((b + t / 100))" "${#a}" "$a"
+}
+"""
+
+
+def quoted(words: Sequence[str]) -> str:
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> str:
+    """The script; `parse` with the same resources reads what it prints."""
+    paths = dict.fromkeys(resource.path for resource in resources if not isinstance(resource, PATHLESS))
+    lines = [
+        f'digest() {{ {COMMAND} "$@"; }}',
+        _FUNCTIONS,
+        "set +e",
+        'echo "arch=$(uname -m)"',
+        'echo "clock=$(date +%s)"',
+    ]
+    lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
+    if paths:
+        lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted([*paths])} 2>/dev/null")
+    files = dict.fromkeys([f"{node.paths.bin}/etcd", *(r.path for r in resources if isinstance(r, File))])
+    # A pipe or a device in a file's place would never end.
+    lines.append(f'set --; for f in {quoted([*files])}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
+    lines.append('[ $# = 0 ] || digest -- "$@" 2>/dev/null')
+    texts = dict.fromkeys(r.path for r in resources if isinstance(r, Block) or (isinstance(r, File) and _readable(r)))
+    if texts:
+        lines.append(f"texts {quoted([*texts])}")
+    for index, resource in enumerate(resources):
+        if isinstance(resource, Symlink):
+            lines.append(f"link {index} {shlex.quote(resource.path)}")
+        elif isinstance(resource, User):
+            lines.append(
+                f"id -u {shlex.quote(resource.name)} >/dev/null 2>&1 && echo user {shlex.quote(resource.name)}"
+            )
+        elif isinstance(resource, Service):
+            unit = shlex.quote(resource.name)
+            lines.append(
+                f'echo "state {index} $(systemctl is-enabled {unit} 2>/dev/null) $(systemctl is-active {unit})"'
+            )
+        elif isinstance(resource, Command):
+            lines.append(f"( {resource.unless} ) >/dev/null 2>&1 </dev/null && echo state {index} done")
+    lines += _member(cluster, node)
+    return "\n".join(lines) + "\n"
+
+
+def _readable(resource: File) -> bool:
+    return not resource.secret and not isinstance(resource.content, Blob)
+
+
+def _member(cluster: Cluster, node: Node) -> list[str]:
+    """What is there of etcd itself: binary, unit, process, data, ports, space."""
+    etcd, data, wal = (shlex.quote(path) for path in (f"{node.paths.bin}/etcd", node.paths.data, node.paths.wal))
+    lines = [f"[ -f {etcd} ] && echo binary={etcd} && version {etcd} version"]
+    if cluster.systemd:
+        lines += [
+            "v=$(systemctl --version 2>/dev/null); v=${v#systemd }; echo systemd=${v%%[!0-9]*}",
+            f"u=$(systemctl show etcd.service --property={UNIT_PROPERTIES}); printf 'unit %s\\n%s\\n' ${{#u}} \"$u\"",
+            "p=${u#*MainPID=}; p=${p%%[!0-9]*}",
+            # systemd tells of drop-ins only once there is a unit, and only of those that it has read.
+            f'd=; for f in {DROP_INS}; do [ -e "$f" ] && d="$d $f"; done; echo "dropins=${{d# }}"',
+        ]
+    else:
+        lines.append(pid_lines(node))
+    lines += [
+        f'process "$p" {etcd}',
+        f"[ -d {data}/member ] && echo member=1",
+        f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
+        f'  echo "walhead=$(od -An -v -tx1 -w{wal_head.HEAD} -N {wal_head.HEAD} "$f" 2>/dev/null)"; break; done',
+        f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && for f in "$w"/* "$w"/.[!.]*; do [ ! -e "$f" ] || break; done &&',
+        '  { [ -e "$f" ] || f=; echo "walparent=$(stat -c %U "$w") ${f##*/}"; }',
+        f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
+        f"spaces {quoted(written_paths(cluster, node))}",
+        "listening",
+        "true",
+    ]
+    return lines
+
+
+def written_paths(cluster: Cluster, node: Node) -> list[str]:
+    """Below these everything is written."""
+    paths = node.paths
+    etc = ["/etc"] if cluster.hosts.manage_etc_hosts else []
+    return list(dict.fromkeys([paths.bin, paths.cert, paths.data, paths.wal, paths.unit, *etc]))
+
+
+def pid_lines(node: Node) -> str:
+    """Sets p to the pid of a member that is a plain process, 0 where none lives: the pid file must name our binary."""
+    file, etcd = shlex.quote(f"{node.paths.unit}/etcd.pid"), shlex.quote(f"{node.paths.bin}/etcd")
+    return f"""p=0; [ ! -f {file} ] || read -r p <{file} || p=0
+[ "$(head -zn1 "/proc/$p/cmdline" 2>/dev/null | tr -d '\\0')" = {etcd} ] || p=0
+"""
