@@ -213,7 +213,7 @@ def test_two_names_of_one_machine(lab: Lab, pristine: list[Host], config: Config
 def test_what_may_stay_warns(lab: Lab, pristine: list[Host], config: Config) -> None:
     slow, ahead, little = pristine
     with (
-        broken(slow, *stub("b2sum", 'sleep 1.5; exec /usr/bin/b2sum "$@"')),
+        broken(slow, *stub("grep", 'sleep 1.5; exec /usr/bin/grep "$@"')),
         broken(ahead, *stub("date", 'exec /usr/bin/date --date="5 seconds" "$@"')),
         broken(little, *small("/data", "300m")),
     ):
@@ -277,7 +277,7 @@ def held(lab: Lab, host: Host, program: str, file: Path, *args: str) -> Iterator
 def test_a_second_operator_is_told_who_is_at_it(lab: Lab, used: list[Host], config: Config, tmp_path: Path) -> None:
     other = lab.config(into=_folder(tmp_path / "other"))
     mine = config()
-    with held(lab, used[1], "b2sum", mine, "env") as first:
+    with held(lab, used[1], "stat", mine, "env") as first:
         same = lab.invoke(mine, "env", timeout=60)
         elsewhere = lab.invoke(other, "env", timeout=60)
         assert first.process.poll() is None, first.end()

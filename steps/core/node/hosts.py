@@ -65,7 +65,7 @@ class Hosts:
         finally:
             session = self._sessions.get(node.name)
             if session is not None and session.closed:
-                del self._sessions[node.name]
+                self._sessions.pop(node.name, None)
 
     def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:
         """`work` on every node at once, at most [ssh] parallel; all failures are collected and raised as one.
@@ -98,7 +98,7 @@ class Hosts:
             raise ConnectionRefusedError(str(error)) from error
 
     def close(self) -> None:
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):  # after an interrupt, a thread may still be ending its own
             session.close()
         if self._ssh is not None:
             self._ssh.close()

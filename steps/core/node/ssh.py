@@ -160,7 +160,10 @@ class Ssh:
         self, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None
     ) -> Connection:
         timeout = self._cluster.ssh.connect_timeout
-        arguments: dict[str, Any] = {"banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout}
+        arguments: dict[str, Any] = {
+            **{f"{what}_timeout": timeout for what in ("banner", "auth", "channel")},
+            "transport_factory": _transport,
+        }
         if self._cluster.ssh.key:
             arguments["key_filename"] = [str(Path(self._cluster.ssh.key).expanduser())]
         return Connection(
@@ -233,7 +236,6 @@ class Ssh:
         where = f"{connection.user}@{connection.host}:{connection.port}"
         try:
             connection.open()
-            _mortal(connection.transport.sock)
         except paramiko.BadHostKeyException as error:
             raise ConnectionRefused(
                 f"the host key of {error.hostname} has changed: known {fingerprint(error.expected_key)}, "
@@ -265,13 +267,17 @@ class Ssh:
             ) from error
 
 
-def _mortal(sock: Any) -> None:
-    """A host that falls silent ends the connection: without this, the kernel tries to send for a quarter of an hour.
+def _transport(sock: Any, **options: Any) -> paramiko.Transport:
+    """A transport over a socket that holds nothing back, and ends where the host falls silent.
 
-    Beyond a jump host the socket is a channel, and its own connection has this.
+    The kernel would keep a small packet until the one before it is acknowledged, up to a round trip or 40 ms later;
+    and it would try to send for a quarter of an hour. Beyond a jump host `sock` is a channel, whose own connection has
+    all this.
     """
     if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, session.STALL * 1000)
+    return paramiko.Transport(sock, **options)
 
 
 def _hops(connection: Connection) -> Iterator[Connection]:
