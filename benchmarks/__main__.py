@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Row
 from benchmarks.contenders import HERE
 from benchmarks.rows import ROWS
 
@@ -44,7 +44,11 @@ def main() -> None:
             bench = Bench(folder, args.runs, say, stack)
             for name in args.rows or ROWS:
                 say(f"==> {name}")
-                row = ROWS[name](bench)
+                try:
+                    row = ROWS[name](bench)
+                except RuntimeError as error:  # the other rows' hour is not lost
+                    say(str(error))
+                    row = Row(name, notes=[f"failed: {str(error).splitlines()[0]}"])
                 done.append(row)
                 say("\n".join(["", *results.told(row), ""]))
     finally:

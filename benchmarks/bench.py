@@ -15,6 +15,7 @@ from benchmarks import contenders
 from benchmarks.contenders import Taken, Task
 from benchmarks.kit import Kit, make
 
+TRIES = 3
 PYTHON = ("python3",)  # what ansible needs on its hosts
 
 
@@ -93,6 +94,13 @@ class Bench:
         return taken
 
     def deploy(self, kit: Kit, name: str) -> None:
-        """Clean hosts, then a deployment that nobody times."""
+        """Clean hosts, then a deployment that nobody times: again where twenty members at once were too slow to answer."""
         kit.clean()
-        contenders.timed(kit.lab, contenders.DEPLOY[name](kit))
+        for left in reversed(range(TRIES)):
+            try:
+                contenders.timed(kit.lab, contenders.DEPLOY[name](kit))
+            except RuntimeError:
+                if not left:
+                    raise
+            else:
+                return
