@@ -94,7 +94,7 @@ class Bench:
         return taken
 
     def deploy(self, kit: Kit, name: str) -> None:
-        """Clean hosts, then a deployment that nobody times: again where twenty members at once were too slow to answer."""
+        """Clean hosts, then a deployment that nobody times; again, where twenty members at once answered too late."""
         kit.clean()
         for left in reversed(range(TRIES)):
             try:
