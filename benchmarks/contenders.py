@@ -72,7 +72,8 @@ def howto(kit: Kit) -> Task:
 
 
 def pyinfra(kit: Kit, *words: str) -> Task:
-    argv = [str(OTHERS / "pyinfra"), *words, "-y", str(kit.folder / "inventory.py"), str(HERE / "deploy.py")]
+    sure = () if "--dry" in words else ("-y",)  # with -y, a dry run does not look at the hosts at all
+    argv = [str(OTHERS / "pyinfra"), *words, *sure, str(kit.folder / "inventory.py"), str(HERE / "deploy.py")]
     return Task(argv, cwd=kit.folder)
 
 
