@@ -187,6 +187,12 @@ def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
 
 
+def clock(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del cluster, node
+    if abs(look.skew) > SKEW:
+        yield f"its clock is {abs(look.skew)} s {'ahead of' if look.skew > 0 else 'behind'} this controller's"
+
+
 _CHECKS = (
     _systemd,
     _architecture,
@@ -298,8 +304,7 @@ def _not_yet_valid(ctx: Context, node: Node, look: Look) -> Iterator[str]:
 
 
 def _warnings(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    if abs(look.skew) > SKEW:
-        yield f"its clock is {abs(look.skew)} s {'ahead of' if look.skew > 0 else 'behind'} this controller's"
+    yield from clock(cluster, node, look)
     total = look.space[node.paths.data].total
     quota = int(cluster.flags.get("quota-backend-bytes", "0"))
     if total < quota:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import configs
 from host import Host, each
-from lab import ROOT, Lab
+from lab import Lab
 
 # What we keep on a node; data and WAL are etcd's own and change all the time.
 MANAGED = "/usr/local/bin /etc/etcd /etc/systemd/system /etc/hosts /etc/passwd /etc/group"
@@ -43,20 +43,6 @@ class Deployed:
         assert done.returncode == code, said
         return done
 
-    def kill_when(self, moment: Callable[[str], bool], *args: str) -> str:
-        """SIGKILLs `invoke ARGS` when `moment` is true of a line of its output; what it had said until then."""
-        argv = [*self.lab.net, INVOKE, *args]
-        environment = {**self.lab.environment, "ETCD_CONFIG": str(self.config)}
-        with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if moment(line):
-                    process.kill()
-                    return said
-        raise AssertionError(f"invoke {' '.join(args)} ended before the moment came:\n{said}")
-
     def edit(self, **changes: Any) -> None:
         """Merges `changes` into etcd.toml, table by table."""
         document = configs.merge(configs.loads(self.config.read_text()), changes)
@@ -76,9 +62,10 @@ class Deployed:
         live = self.work / "certs" / "operator" / "live"
         return {"ca": self.work / "ca" / "ca.pem", "cert": live / "cert.pem", "key": live / "key.pem"}
 
-    def etcdctl(self, *args: str) -> str:
-        """What etcdctl says on the controller after `. environment.sh`."""
-        script = '. "$0" && exec etcdctl "$@"'
+    def etcdctl(self, *args: str, asked: Host | None = None) -> str:
+        """What etcdctl says on the controller after `. environment.sh`; it asks any member, or the one of `asked`."""
+        script = f"ETCDCTL_ENDPOINTS=https://{asked.ip}:2379; " if asked else ""
+        script = f'. "$0"; {script}exec etcdctl "$@"'
         return self.lab.output(["bash", "-euc", script, str(self.work / "environment.sh"), *args])
 
     def status(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -153,6 +154,16 @@ class Host:
     @property
     def _log(self) -> Path:
         return self.lab.state / f"{self.name}.log"
+
+
+@contextmanager
+def broken(host: Host, how: str, mend: str) -> Iterator[None]:
+    """What `how` breaks, `mend` mends, whatever happens in between."""
+    host.sh(how)
+    try:
+        yield
+    finally:
+        host.sh(mend)
 
 
 def each(work: Callable[[Host], T], hosts: Sequence[Host]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deploy import Deployed, deploy, leftovers, outages, pids, rolled, state
 from host import each
 from lab import Lab
 from releases import Releases
+from runs import during, interrupting
 
 UNIT = "/etc/systemd/system/etcd.service"
 NAMES = ["etcd-1", "etcd-2", "etcd-3"]
@@ -109,7 +111,7 @@ def test_a_controller_that_dies_while_it_restarts_is_followed_by_one_that_goes_o
     before = len(outages(cluster.hosts))
     cluster.edit(etcd={"flags": {"heartbeat-interval": 350}})
     with writing(**cluster.operator) as written:
-        cluster.kill_when(lambda line: "restarted: " in line, "all")
+        during(cluster, "restarted: ", interrupting(signal.SIGKILL), "all")
         cluster.wait_healthy()
         cluster.invoke("all")
     nothing_lost(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from deploy import Deployed, deploy, leftovers, outages, pids, state
 from host import Host, each
 from lab import Lab
 from releases import Releases
+from runs import during, interrupting
 
 ACTIVE = "systemctl is-active etcd; systemctl is-enabled etcd"
 BEFORE_START = ("env", "download", "distribute", "ca", "certs", "units")
@@ -121,7 +123,7 @@ def test_a_killed_run_is_followed_by_one_that_converges(
             pass
         return True
 
-    fresh.kill_when(now, "all")
+    during(fresh, now, interrupting(signal.SIGKILL), "all")
     fresh.invoke("all")
     assert not leftovers(fresh.hosts)
     assert not [file for file in fresh.work.rglob("*") if file.suffix in {".new", ".part", ".tmp"}]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host import Host, each
+from host import Host, broken, each
 from lab import Lab, _keygen
 from processes import wait
 
@@ -63,15 +63,6 @@ def refused(lab: Lab, file: Path, *args: str, code: int = REFUSED) -> str:
     assert all(map(free, hosts))
     assert not (file.parent / ".etcd" / "lab" / "ca").exists()
     return said
-
-
-@contextmanager
-def broken(host: Host, how: str, mend: str) -> Iterator[None]:
-    host.sh(how)
-    try:
-        yield
-    finally:
-        host.sh(mend)
 
 
 def stub(program: str, body: str, *, folder: str = "/usr/local/bin") -> tuple[str, str]:

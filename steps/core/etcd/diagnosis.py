@@ -155,11 +155,8 @@ def _disk(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 
 def _clock(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    del evidence
-    skew = case.look.skew if case.look else 0
-    if abs(skew) > preflight.SKEW:
-        where = "ahead of" if skew > 0 else "behind"
-        yield Clue("clock-skew", f"its clock is {abs(skew)} s {where} this controller's")
+    problems = preflight.clock(evidence.cluster, case.node, case.look) if case.look else ()
+    yield from (Clue("clock-skew", problem) for problem in problems)
 
 
 def _enabled(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:

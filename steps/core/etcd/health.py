@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.errors import StepsError
 from steps.core.etcd import gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse
-from steps.core.etcd.rolling import CLUSTER_ID
+from steps.core.etcd.rolling import known_id
 from steps.core.node.service import State, parse_state, state_script
 from steps.core.node.session import Result
 
@@ -165,9 +165,8 @@ def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], sp
 
 def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
     """Whether it is the cluster of the first healthy start that answers."""
-    file = cluster.work / CLUSTER_ID
     seen = {status.cluster_id for view in views.values() for status in view.statuses.values()}
-    known = file.read_text().strip() if file.exists() else ""
+    known = known_id(cluster)
     if known and (foreign := seen - {known}):
         yield f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
-from uuid import uuid4
 
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.model import Cluster, Node
@@ -155,7 +154,7 @@ def _work_directory(lock: Path) -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         file = lock.stat()
     except OSError:
-        return uuid4().hex
+        return os.urandom(16).hex()
     return f"{boot}:{file.st_dev}:{file.st_ino}"
 
 
