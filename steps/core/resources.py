@@ -11,14 +11,20 @@ if TYPE_CHECKING:
     from steps.core.node.look import Look
 
 
+TWINS = {"zstd": ".zst", "gzip": ".gz"}
+
+
 @dataclass(frozen=True)
 class Blob:
-    """A large file on the controller. `digest` (steps.core.digest) is of `path`, `gzip` the same content compressed."""
+    """A large file on the controller, with its `digest` (steps.core.digest). Its compressed twins lie beside it."""
 
     path: Path
     digest: str
-    gzip: Path
     description: str = ""
+
+    def packed(self, program: str) -> Path:
+        """The twin that `program` unpacks: a key of TWINS."""
+        return self.path.with_name(self.path.name + TWINS[program])
 
 
 @dataclass(frozen=True)

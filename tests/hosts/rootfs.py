@@ -13,7 +13,7 @@ from pathlib import Path
 
 CACHE = Path("/var/cache/etcd-steps-hosts")
 OPS, PW, PASSWORD = "ops", "pw", "correct horse"  # users: sudo without a password, sudo that asks for this one
-PACKAGES = "systemd,systemd-sysv,libpam-systemd,openssh-server,iproute2,dbus,sudo,procps"
+PACKAGES = "systemd,systemd-sysv,libpam-systemd,openssh-server,iproute2,dbus,sudo,procps,zstd"
 MASKED = (  # what is slow to start or wakes up in the middle of a test
     "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer"
     " motd-news.timer systemd-tmpfiles-clean.timer console-getty.service getty.target systemd-networkd.service"

@@ -80,7 +80,7 @@ def test_every_kind_of_path(tmp_path: Path, cluster: Cluster) -> None:
 def test_what_is_secret_large_or_no_text_is_not_read(tmp_path: Path, cluster: Cluster) -> None:
     for name in ("key", "etcd", "big"):
         (tmp_path / name).write_text("PRIVATE" * 10_000)
-    blob = Blob(tmp_path / "x", "0" * 64, tmp_path / "x.gz")
+    blob = Blob(tmp_path / "x", "0" * 64)
     resources: list[Resource] = [
         File(f"{tmp_path}/key", "", secret=True),
         File(f"{tmp_path}/etcd", blob),

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -22,6 +23,11 @@ from steps.core.release.releases import TarballRelease, cached, default_cache, f
 from steps.shipped import debian
 from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
 from steps.shipped.path import PathSource
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 FOREIGN = "s390x" if own_arch() != "s390x" else "amd64"  # never run here, so a header is enough
 HEADERS = {"amd64": ("<", 2, 1, 62), "arm64": ("<", 2, 1, 183), "s390x": (">", 2, 2, 22), "386": ("<", 1, 1, 3)}
@@ -426,7 +432,8 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     for blob in staged.binaries.values():
         content = blob.path.read_bytes()
         assert blob.digest == digest(content)
-        assert gzip.decompress(blob.gzip.read_bytes()) == content
+        assert gzip.decompress(blob.packed("gzip").read_bytes()) == content
+        assert zstd.decompress(blob.packed("zstd").read_bytes()) == content
         assert blob.path.stat().st_mode & 0o777 == 0o755
     assert search.cached(("fake", source)) == staged
     assert search.fetch(("fake", source)) == staged
@@ -435,7 +442,7 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     assert (record["tarball"], record["version"], record["arch"]) == (A, "3.5.16", FOREIGN)
 
 
-@pytest.mark.parametrize("file", ["etcd", "etcdctl", "etcd.gz", "release.json"])
+@pytest.mark.parametrize("file", ["etcd", "etcdctl", "etcd.gz", "etcdctl.zst", "release.json"])
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_a_poisoned_cache_is_noticed_and_refetched(search: Search, file: str, how: str) -> None:
     source = Fake()

@@ -141,8 +141,24 @@ def test_systemds_words(said: str, ready: bool, failed: bool) -> None:  # noqa: 
     assert (found.ready, found.failed) == (ready, failed)
 
 
-def test_under_systemd_nothing_waits_for_a_quorum() -> None:
+@pytest.mark.parametrize(
+    ("systemctl", "code", "err"),
+    [
+        ("exit 0", 0, ""),
+        ("exec sleep 60", 0, ""),  # it blocks: no quorum yet
+        ("exit 1", 0, ""),  # the start failed: how the unit is says so
+        ("echo Unit etcd.service is masked. >&2; exit 1", 1, "Unit etcd.service is masked.\n"),
+    ],
+)
+def test_under_systemd_nothing_waits_long_for_a_quorum(tmp_path: Path, systemctl: str, code: int, err: str) -> None:
     cluster = on_hosts()
-    script = start_script(cluster, cluster.nodes[0])
-    assert "systemctl --no-block restart etcd.service" in script
-    assert script.index("reset-failed") < script.index("restart")
+    program = tmp_path / "systemctl"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n[ $1 = reset-failed ] && exit 1\n{systemctl}\n')
+    program.chmod(0o755)
+    script = f"PATH={tmp_path}:$PATH\n{start_script(cluster, cluster.nodes[0])}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", err)
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "reset-failed etcd.service",
+        "--quiet restart etcd.service",
+    ]

@@ -131,6 +131,15 @@ def test_a_script_that_fails_before_it_reads_its_payload_is_heard(opened: Open) 
     assert (result.code, result.err) == (5, "no room")
 
 
+@pytest.mark.parametrize("missing", [1, 8, 100])
+def test_a_script_that_is_cut_off_is_not_run(tmp_path: Path, missing: int) -> None:
+    """`rm -r data/member`, cut, is `rm -r data`."""
+    script = f"touch {tmp_path}/made\necho é {'x' * 100}".encode()
+    given = b"token\n%d\n%s" % (len(script), script[:-missing])
+    done = subprocess.run(["sh", "-c", shell_command(None)], input=given, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, b"ready\n", [])
+
+
 def test_a_syntax_error_is_the_scripts_own(opened: Open) -> None:
     result = run(opened(), "if then")
     assert result.code != 0

@@ -5,9 +5,11 @@ A run that is killed at any point leaves the old file or the new one; what it st
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from steps.core.node.compare import Change, decided, text_of, with_block
 from steps.core.node.look import Look
@@ -21,41 +23,37 @@ _FUNCTIONS = f"""
 set -eu
 N=; trap '[ -z "$N" ] || rm -f -- "$N"' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
 say() {{ printf '%s\\n' "$*"; }}
-temp() {{ N=$(mktemp "${{1%/*}}/{STAGED}XXXXXX"); }}
-sized() {{ [ "$(stat -c %s -- "$N")" = "$1" ] || {{ echo "the upload of $2 was cut off" >&2; exit 1; }}; }}
-take() {{ # path bytes-on-stdin size gz|raw
-  (umask 022; mkdir -p -- "${{1%/*}}"); temp "$1"
-  if [ "$4" = gz ]; then head -c "$2" | gzip -dc >"$N"; else head -c "$2" >"$N"; fi
-  sized "$3" "$1"
+parent() {{ [ -d "${{1%/*}}" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
+temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$; }}
+stage() {{ temp "$1"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
+text() {{ stage "$1"; printf %b "$2" >"$N"; }}
+unpack() {{ # path bytes-on-stdin size program
+  stage "$1"; head -c "$2" | "$4" -dc >"$N"
+  [ "$(stat -c %s -- "$N")" = "$3" ] || {{ echo "the upload of $1 was cut off" >&2; exit 1; }}
 }}
 place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; N=; }}
-folder() {{ # path mode
-  (umask 022; mkdir -p -- "${{1%/*}}"); [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"
-}}
+folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The script, and what follows it on stdin. `size` is that payload's length in bytes."""
+    """The script, and the compressed files that follow it on stdin. `size` is their length in bytes."""
 
     script: str
-    payload: Sequence[bytes | Blob]
+    payload: Sequence[Path]
     size: int
 
     def chunks(self) -> Iterator[bytes]:
-        for part in self.payload:
-            if isinstance(part, bytes):
-                yield part
-                continue
-            with part.gzip.open("rb") as stream:
+        for file in self.payload:
+            with file.open("rb") as stream:
                 while chunk := stream.read(_CHUNK):
                     yield chunk
 
 
 def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Upload:
     """Prints `ok N` after the N-th change. `owners` False: nothing is chowned."""
-    lines, payload = [_FUNCTIONS], list[bytes | Blob]()
+    lines, payload = [_FUNCTIONS], list[Path]()
     folders = {_parent(change.resource) for change in changes} - {""}
     lines.append(
         f"rm -f -- {' '.join(sorted(shlex.quote(d) + '/' + STAGED + '*' for d in folders))}" if folders else ""
@@ -68,15 +66,14 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
             after.update(dict.fromkeys(change.resource.on_change))
     lines.append(f"sync -- {quoted(sorted(folders))} 2>/dev/null || true" if folders else "")
     lines += after
-    size = sum(len(part) if isinstance(part, bytes) else part.gzip.stat().st_size for part in payload)
-    return Upload("\n".join(lines) + "\n", payload, size)
+    return Upload("\n".join(lines) + "\n", payload, sum(file.stat().st_size for file in payload))
 
 
 def _parent(resource: Resource) -> str:
     return resource.path.rpartition("/")[0] if isinstance(resource, File | Symlink | Block) else ""
 
 
-def _lines(change: Change, look: Look, payload: list[bytes | Blob], *, owners: bool) -> Iterable[str]:
+def _lines(change: Change, look: Look, payload: list[Path], *, owners: bool) -> Iterable[str]:
     resource = change.resource
     if isinstance(resource, User):
         name = shlex.quote(resource.name)
@@ -99,13 +96,11 @@ def _lines(change: Change, look: Look, payload: list[bytes | Blob], *, owners: b
         owner = [f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} {path}"] if owners else []
         return [f"folder {path} {resource.mode:04o}", *owner]
     return (
-        _block(resource, look, payload)
-        if isinstance(resource, Block)
-        else _file(change, resource, payload, owners=owners)
+        _block(resource, look) if isinstance(resource, Block) else _file(change, resource, look, payload, owners=owners)
     )
 
 
-def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners: bool) -> Iterable[str]:
+def _file(change: Change, resource: File, look: Look, payload: list[Path], *, owners: bool) -> Iterable[str]:
     path = shlex.quote(resource.path)
     attributes = [f"chmod {resource.mode:04o} -- "]
     if owners:
@@ -116,23 +111,27 @@ def _file(change: Change, resource: File, payload: list[bytes | Blob], *, owners
     if isinstance(content, Promise):
         raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")
     if isinstance(content, Blob):
-        payload.append(content)
-        take = f"take {path} {content.gzip.stat().st_size} {content.path.stat().st_size} gz"
+        program = "zstd" if "zstd" in look.facts else "gzip"
+        payload.append(content.packed(program))
+        stage = f"unpack {path} {payload[-1].stat().st_size} {content.path.stat().st_size} {program}"
     else:
-        raw = text_of(content)
-        payload.append(raw)
-        take = f"take {path} {len(raw)} {len(raw)} raw"
+        stage = f"text {path} {_literal(text_of(content))}"
     check = []
     if resource.check:
         words = " ".join('"$N"' if word == "{}" else shlex.quote(word) for word in resource.check)
         check = [f"{words} </dev/null >&2 || {{ echo {path} was not replaced >&2; exit {CHECK_FAILED}; }}"]
-    return [take, *(line + '"$N"' for line in attributes), *check, f"place {path}"]
+    return [stage, *(line + '"$N"' for line in attributes), *check, f"place {path}"]
 
 
-def _block(resource: Block, look: Look, payload: list[bytes | Blob]) -> Iterable[str]:
+def _block(resource: Block, look: Look) -> Iterable[str]:
     entry = look.entries.get(resource.path)
     raw = with_block((entry.content or "") if entry else "", resource).encode("utf-8", "surrogateescape")
-    payload.append(raw)
     path = shlex.quote(resource.path)
     keep = f'[ ! -e {path} ] || {{ chown --reference={path} -- "$N"; chmod --reference={path} -- "$N"; }}'
-    return [f"take {path} {len(raw)} {len(raw)} raw", 'chmod 0644 -- "$N"', keep, f"place {path}"]
+    return [f"text {path} {_literal(raw)}", 'chmod 0644 -- "$N"', keep, f"place {path}"]
+
+
+def _literal(raw: bytes) -> str:
+    """The word from which the shell's own printf %b makes these bytes: no program is started for a small file."""
+    plain = raw.decode("latin-1").replace("\\", "\\\\")
+    return shlex.quote(re.sub(r"[\x00\x80-\xff]", lambda byte: f"\\0{ord(byte[0]):03o}", plain))

@@ -1,6 +1,6 @@
 """One script per node that reads everything a run may want to know. What it prints, `look.parse` reads.
 
-The script changes nothing. It uses POSIX sh, coreutils and grep only.
+The script changes nothing. It needs POSIX sh, coreutils and grep only.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
         "set +e",
         'echo "arch=$(uname -m)"',
         'echo "clock=$(date +%s)"',
+        "command -v zstd >/dev/null && echo zstd=1",
     ]
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
     if paths:

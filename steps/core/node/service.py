@@ -10,6 +10,7 @@ from steps.core.model import Cluster, Node
 from steps.core.node.look_script import pid_lines
 from steps.core.node.places import PROCESS_UNIT
 
+UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
 STOP_SECONDS = 90  # systemd's own patience before it kills
 
 
@@ -40,10 +41,17 @@ def disable_script(cluster: Cluster) -> str:
 
 
 def start_script(cluster: Cluster, node: Node) -> str:
-    """Starts, or starts anew, without waiting: a member blocks until it has a quorum."""
+    """Starts, or starts anew, and waits for its end no longer than UP: a member blocks until it has a quorum.
+
+    Fails only where there is nothing to wait for: --quiet systemctl says why it cannot, and nothing of a failed start.
+    """
     if cluster.systemd:
         # The start limit may have been hit before the cause was mended.
-        return "systemctl reset-failed etcd.service 2>/dev/null; systemctl --no-block restart etcd.service </dev/null\n"
+        return (
+            "systemctl reset-failed etcd.service 2>/dev/null\n"
+            f'o=$(timeout {UP} systemctl --quiet restart etcd.service 2>&1 </dev/null) || [ -z "$o" ] ||\n'
+            "  { printf '%s\\n' \"$o\" >&2; exit 1; }\n"
+        )
     unit = quote(node.paths.unit)
     # The descriptors of the shell that this runs in (3: its stdout, 9: the node's lock) must not live on in etcd.
     return f"""{stop_script(cluster, node)}

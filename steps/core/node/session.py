@@ -29,6 +29,7 @@ read -r T
 exec 3>&1
 while read -r n; do
 s=$(head -c "$n"; echo .); s=${s%.}
+[ "${#s}" = "$n" ] || exit 1 # cut off: half a command may say what nobody meant
 e=$( (eval "$s") 2>&1 >&3 3>&-); r=$?
 printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
 [ "$r" = 0 ] || exit "$r"
