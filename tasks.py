@@ -1,9 +1,13 @@
 """All tasks of `invoke`: the phases, what operates a cluster, and what plugins add."""
 
+import sys
 from pathlib import Path
 
-from steps import PIPELINE
-from steps.core.namespace import namespace
-from steps.ops import OPERATIONS
+# Invoke turns it off for all that it loads, and what is not kept is compiled anew at every start.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+from steps import PIPELINE  # noqa: E402  see above
+from steps.core.namespace import namespace  # noqa: E402
+from steps.ops import OPERATIONS  # noqa: E402
 
 ns = namespace(Path(__file__).resolve().parent, PIPELINE, OPERATIONS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from deploy import Deployed, deploy, leftovers, outages, pids, state
-from host import Host, each
+from host import Host, broken, each
 from lab import Lab
 from releases import Releases
 from runs import during, interrupting
@@ -26,6 +26,14 @@ def fresh(lab: Lab, releases: Releases, tmp_path: Path) -> Deployed:
 
 def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_node_without_zstd_is_sent_what_gzip_unpacks(fresh: Deployed) -> None:
+    with broken(fresh.hosts[2], "mv /usr/bin/zstd /root/", "mv /root/zstd /usr/bin/"):
+        fresh.invoke("env", "download", "distribute")
+    sums = each(lambda host: host.sh("sha256sum /usr/local/bin/etcd*"), fresh.hosts)
+    assert len(sums[0].splitlines()) > 1
+    assert sums == [sums[0]] * 3
 
 
 def test_a_cluster_may_be_bootstrapped_member_by_member(fresh: Deployed) -> None:

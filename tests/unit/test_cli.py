@@ -101,6 +101,14 @@ def test_debug_shows_where_it_happened(clone: Path) -> None:
     assert "there is no such node" in err
 
 
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_what_was_imported_once_is_not_compiled_again(clone: Path, tmp_path: Path, asked: str) -> None:
+    """Unless the user has asked Python for that."""
+    kept = tmp_path / "kept"
+    assert invoke(clone, "--list", PYTHONPYCACHEPREFIX=str(kept), PYTHONDONTWRITEBYTECODE=asked)[0] == 0
+    assert bool([*kept.rglob("namespace.*.pyc")]) is not bool(asked)
+
+
 def test_a_bare_invoke_is_the_table_of_contents(clone: Path) -> None:
     bare, listed = invoke(clone, ""), invoke(clone, "--list")
     assert bare[0] == listed[0] == 0
