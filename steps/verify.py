@@ -27,12 +27,12 @@ class Verify(Step):
         import steps.core.tls.check  # noqa: F401 - for later
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.etcd.health import HEAD, gather
+        from steps.core.etcd.health import HEAD, gather, glance
 
         if ctx.dry and ctx.differences:
             ctx.say("will be asked once the changes are made")
             return
-        health = gather(ctx, nodes, thorough=not ctx.dry)
+        health = glance(ctx, nodes) if ctx.dry else gather(ctx, nodes, thorough=True)
         _extra(cluster, nodes, ctx, health)
         for warning in health.warnings:
             ctx.warn(warning)

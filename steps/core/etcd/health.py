@@ -94,6 +94,19 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     return health
 
 
+def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
+    """What one running member says of all of `nodes`: a plan connects to the hosts anyway, and changes nothing."""
+    cluster, health = ctx.cluster, Health()
+    asker = next((node for node in nodes if ctx.look(node).process is not None), nodes[0])
+    view = gate.ask(ctx, asker, [cluster.client_url(node) for node in nodes])
+    health.problems += gate.member_problems(replace(cluster, nodes=tuple(nodes)), view)
+    health.problems += gate.cluster_problems(cluster, view)
+    health.problems += _identity(cluster, {asker.name: view})
+    ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
+    health.members = [_member(cluster, node, view, ends.get(node.name)) for node in nodes]
+    return health
+
+
 def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Result | StepsError, Found | None]:
     """What the node's script said and, where asked for, what its ports did; both at the same time."""
     try:
