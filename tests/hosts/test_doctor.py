@@ -211,6 +211,8 @@ def test_a_member_that_hangs(cluster: Deployed) -> None:
     found = doctor(cluster)
     assert set(found) == {"etcd-2: not-serving"}
     assert f"https://{host.ip}:2379: context deadline exceeded" in known_by(found["etcd-2: not-serving"])
+    said = cluster.invoke("plan", code=5)  # nothing differs, and yet it does not say that all is well
+    assert f"etcd-2 does not answer at https://{host.ip}:2379" in said.stderr
     mend(cluster, found["etcd-2: not-serving"])
     assert doctor(cluster) == {}
 

@@ -45,7 +45,8 @@ class Gateway:
 
     def _try(self, path: str, payload: bytes, left: float) -> dict[str, Any] | None:
         try:
-            if self.connection is None:
+            # A member that is about to stop closes behind its answer, and the socket is gone.
+            if self.connection is None or self.connection.sock is None:
                 self.connection = self._connect(min(CONNECT, left))
             self.connection.sock.settimeout(left)
             self.connection.request("POST", path, payload)
