@@ -276,6 +276,11 @@ def test_the_second_run_changes_nothing(cluster: Copy) -> None:
     assert "nothing to do" in cluster.invoke("plan")
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_each_phase_is_planned_alone(cluster: Copy, phase: str) -> None:
+    assert cluster.invoke("--dry", phase).rstrip().endswith("nothing to do")
+
+
 # -- talking to it ------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +348,7 @@ def test_stop_and_start(cluster: Copy) -> None:
     assert not any(proc(pid, "cmdline") for pid in pids.values() if Path(f"/proc/{pid}").exists())
     assert "etcd-2" in cluster.invoke("status", code=5)
     assert "etcd-2" in cluster.invoke("verify", code=5)
+    assert "etcd-2: etcd is not running" in cluster.invoke("--dry", "verify", code=5)
     cluster.invoke("stop")
     cluster.invoke("start")
     assert not set(cluster.pids().values()) & set(pids.values())

@@ -89,8 +89,7 @@ def _lines(change: Change, look: Look, payload: list[Path], *, owners: bool) -> 
     path = shlex.quote(resource.path)
     if isinstance(resource, Symlink):
         return [
-            f'(umask 022; mkdir -p -- {shlex.quote(_parent(resource))}); temp {path}; rm -f -- "$N"',
-            f'ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}; N=',
+            f'temp {path}; ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}; N=',
         ]
     if isinstance(resource, Directory):
         owner = [f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} {path}"] if owners else []

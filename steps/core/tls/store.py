@@ -175,11 +175,14 @@ class Store:
         """Turns the answered request into the live generation."""
         live, directory = home / "live", home / f"gen-{generation}"
         before = live.readlink().name if live.is_symlink() else ""
-        replace(request / "cert.pem", cert, mode=0o644)
+        # Staged where a killed run's leavings go away with their generation: nobody may ask for this name again soon.
+        certificate = request / "cert.pem"
+        certificate.unlink(missing_ok=True)
+        create(certificate, cert, mode=0o644)
+        sync(request)
         request.rename(directory)
         sync(home)
-        staged = home / ".live.new"
-        staged.unlink(missing_ok=True)
+        staged = directory / "live"
         staged.symlink_to(directory.name)
         staged.rename(live)
         sync(home)
