@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +19,9 @@ from benchmarks.kit import Kit, make
 
 TRIES = 3
 PYTHON = ("python3",)  # what ansible needs on its hosts
+QUIET = 0.1  # of the processors' time, at most: a cluster of three that nobody asks takes about that
+WINDOW = 0.5  # seconds over which that is measured
+PATIENCE = 15  # seconds: twenty-one members are never quiet
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Bench:
         return self.kit(count, python=name == "ansible")
 
     def take(self, kit: Kit, row: Row, name: str, task: Task) -> Taken:
-        """One sample of `name`."""
+        """One sample of `name`, once the machine has nothing else to do."""
+        _settle()
         taken = contenders.timed(kit.lab, task)
         row.add(name, taken.seconds)
         self.say(f"  {name:8} {taken.seconds:6.2f} s")
@@ -104,3 +110,20 @@ class Bench:
                     raise
             else:
                 return
+
+
+def _settle() -> None:
+    """Waits, not for ever, until what ran before and what was cleaned away has left the processors alone."""
+    end, before = time.monotonic() + PATIENCE, _busy()
+    while time.monotonic() < end:
+        time.sleep(WINDOW)
+        now = _busy()
+        if now - before < QUIET * WINDOW * (os.cpu_count() or 1):
+            return
+        before = now
+
+
+def _busy() -> float:
+    """Seconds that the processors have worked so far, all together."""
+    user, nice, system, _idle, _wait, *other = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(other)) / os.sysconf("SC_CLK_TCK")

@@ -33,6 +33,7 @@ def from_nothing(bench: Bench, count: int, names: tuple[str, ...], floor: float,
             bench.take(kit, row, name, contenders.DEPLOY[name](kit))
             if kit.argv() != argv and not row.notes:
                 row.notes.append(f"{name} starts etcd with other flags")
+            kit.clean()
     row.want("floor", floor)
     row.want("pyinfra", pyinfra)
     return row
@@ -60,7 +61,6 @@ def plan(bench: Bench) -> Row:
     kit = bench.kit(21)
     memory = _again(bench, row, kit, "ours", lambda kit: contenders.ours(kit, "plan"), what="glance")
     _again(bench, row, kit, "pyinfra", lambda kit: contenders.pyinfra(kit, "--dry"), what="glance")
-    kit.clean()  # 21 members are a load on whatever comes next
     row.want("floor", 1.2)
     row.want("pyinfra", 0.5)
     row.targets.append(Target("peak memory of ours", memory / 1e6, 120, "MB"))
@@ -75,6 +75,7 @@ def _again(bench: Bench, row: Row, kit: Kit, name: str, task: Callable[[Kit], Ta
     for _ in range(bench.runs):
         bench.take(kit, row, "floor", contenders.floor(kit, what))
         memory = max(memory, bench.take(kit, row, name, task(kit)).memory)
+    kit.clean()  # what runs is a load on whatever comes next
     return memory
 
 

@@ -94,9 +94,9 @@ def state_script(cluster: Cluster, node: Node) -> str:
 
 def settled_script(cluster: Cluster, node: Node, old: int) -> str:
     """As state_script, once the member has failed or serves as another process than `old`, or after a second."""
-    return rf"""t=0; while s=$({state_script(cluster, node)}); [ $t -lt 20 ]; do
+    return rf"""t=0; while s=$({state_script(cluster, node)}); [ $t -lt 5 ]; do
 case $s in *running\ {old}) ;; *running\ *|*\ failed*|*\ dead*|*/auto-restart*) break;; esac
-sleep 0.05; t=$((t + 1)); done
+sleep 0.2; t=$((t + 1)); done
 echo "$s"
 """
 
