@@ -80,7 +80,10 @@ class Context:
         result = self.sh(node, look_script(self.cluster, node, wanted))
         if not result.ok:
             raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
-        look = parse(result.out, wanted)
+        try:
+            look = parse(result.out, wanted)
+        except ValueError as error:
+            raise Refused(f"{node.name}: looking at it failed: {error}", hint="run the same again") from error
         clock = int(look.facts["clock"])
         return replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
 

@@ -217,7 +217,17 @@ def test_a_process_whose_argument_has_a_newline() -> None:
 @given(text=st.binary(max_size=200))
 def test_a_text_of_any_bytes_comes_back(text: bytes) -> None:
     content = text.decode("utf-8", "surrogateescape")
-    said = b"entry 81a4 644 root root 5 /f\ntext %d /f\n%s\nmember=1\n" % (len(text), text)
-    look = parse(said.decode("utf-8", "surrogateescape"), [File("/f", "")])
-    assert look.entries["/f"].content == content
+    said = (
+        b"entry 81a4 644 root root 5 /f\nentry 81a4 644 root root 5 /g\n"
+        b"text %d /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n"
+    ) % (len(text), text)
+    look = parse(said.decode("utf-8", "surrogateescape"), [])
+    assert (look.entries["/f"].content, look.entries["/g"].content) == (content, "ok")
     assert look.member
+
+
+@pytest.mark.parametrize("now", [b"", b"longer than it was", b"\n==> /g <==\n"])
+def test_a_text_that_changed_while_it_was_read_is_none(now: bytes) -> None:
+    said = b"text 5 /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n" % now
+    with pytest.raises(ValueError, match="a file changed meanwhile"):
+        parse(said.decode(), [])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from steps.core.etcd import wal as wal_head
-from steps.core.resources import PATHLESS, Resource
+from steps.core.resources import Resource
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Look:
         return ARCHITECTURES.get(self.facts.get("arch", ""), self.facts.get("arch", "unknown"))
 
 
+LARGE = 1 << 16  # bytes: a text of that size or more is not read
 UNIT_DIGEST = "UNIT_DIGEST"  # in the environment of a process: which unit started it
 
 ARCHITECTURES = {
@@ -88,7 +89,7 @@ _KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
 
 
 def parse(output: str, resources: Sequence[Resource]) -> Look:
-    """Reads the script's output. What it does not mention does not exist."""
+    """Reads the script's output. What it does not mention does not exist. Raises ValueError where a file changed."""
     reader = _Reader(output, resources)
     reader.read()
     return reader.look()
@@ -101,6 +102,7 @@ class _Reader:
         self._entries: dict[str, Entry] = {}
         self._digests: dict[str, str] = {}
         self._texts: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         self._links: dict[str, str] = {}
         self._facts: dict[str, str] = {}
         self._unit: dict[str, str] = {}
@@ -164,22 +166,37 @@ class _Reader:
         self._rest = raw[int(size) + 1 :].decode("utf-8", "surrogateescape")
         return content
 
-    def _path(self, index: str) -> str:
-        resource = self._resources[int(index)]
-        return "" if isinstance(resource, PATHLESS) else resource.path
-
     def _on_entry(self, value: str) -> None:
         raw, mode, owner, group, mtime, path = value.split(" ", 5)
         kind = _KINDS.get(int(raw, 16) & 0o170000, "other")
         self._entries[path] = Entry(kind=kind, mode=int(mode, 8), owner=owner, group=group, mtime=int(mtime))
 
     def _on_link(self, value: str) -> None:
-        index, _, target = value.partition(" ")
-        self._links[self._path(index)] = target
+        self._links[value] = ""
+
+    def _on_links(self, _value: str) -> None:
+        for path in self._links:
+            self._links[path], _, self._rest = self._rest.partition("\n")
 
     def _on_text(self, value: str) -> None:
         size, _, path = value.partition(" ")
-        self._texts[path] = self._take(size)
+        self._sizes[path] = int(size)
+
+    def _on_texts(self, _value: str) -> None:
+        """The files one behind another, as head prints them: what cannot be read is left out."""
+        raw, between = self._rest.encode("utf-8", "surrogateescape"), b""
+        for path, size in self._sizes.items():
+            header = between + f"==> {path} <==\n".encode("utf-8", "surrogateescape")
+            if not raw.startswith(header):
+                continue
+            start, between = len(header), b"\n"
+            end = start + min(size, LARGE)
+            if size < LARGE:
+                self._texts[path] = raw[start:end].decode("utf-8", "surrogateescape")
+            raw = raw[end:]
+        if not raw.startswith(b"\n"):
+            raise ValueError("a file changed meanwhile")
+        self._rest = raw[1:].decode("utf-8", "surrogateescape")
 
     def _on_user(self, value: str) -> None:
         self._users.add(value)

@@ -6,7 +6,7 @@ The script changes nothing. It needs POSIX sh, coreutils and grep only.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
@@ -22,10 +22,8 @@ DROP_INS = " ".join(f"{home}/systemd/system/etcd.service.d/*.conf" for home in (
 
 # A program that is started costs the node two milliseconds, and so does each kilobyte that the shell itself reads.
 _FUNCTIONS = r"""
-texts() { stat -Lc '%s %n' -- "$@" 2>/dev/null | while read -r s f; do
-  [ "$s" -lt 65536 ] && [ -f "$f" ] && v=$(cat "$f"; echo .) && v=${v%.} && printf 'text %s %s\n%s\n' "${#v}" "$f" "$v"
-done; }
-link() { [ -L "$2" ] && printf 'link %s %s\n' "$1" "$(readlink "$2")"; }
+texts() { stat -Lc 'text %s %n' -- "$@"; echo texts; head -v -c 65536 -- "$@"; echo; } 2>/dev/null
+links() { printf 'link %s\n' "$@"; echo links; readlink -- "$@"; }
 spaces() { n=$#; for p in "$@"; do d=$p; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
   w=1; [ -w "$d" ] || w=0; printf 'space %s %s\n%s\n' "$w" "$p" "$d"; set -- "$@" "$d"; done; shift "$n"
   stat -f -c 'filesystem %S %a %b %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
@@ -66,16 +64,13 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
     if paths:
         lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted([*paths])} 2>/dev/null")
     files = dict.fromkeys([f"{node.paths.bin}/etcd", *(r.path for r in resources if isinstance(r, File))])
-    # A pipe or a device in a file's place would never end.
-    lines.append(f'set --; for f in {quoted([*files])}; do [ ! -f "$f" ] || set -- "$@" "$f"; done')
-    lines.append('[ $# = 0 ] || digest -- "$@" 2>/dev/null')
+    lines += _those(files, 'digest -- "$@" 2>/dev/null')
     texts = dict.fromkeys(r.path for r in resources if isinstance(r, Block) or (isinstance(r, File) and _readable(r)))
-    if texts:
-        lines.append(f"texts {quoted([*texts])}")
+    lines += _those(texts, 'texts "$@"')
+    links = dict.fromkeys(resource.path for resource in resources if isinstance(resource, Symlink))
+    lines += _those(links, 'links "$@"', kind="-L")
     for index, resource in enumerate(resources):
-        if isinstance(resource, Symlink):
-            lines.append(f"link {index} {shlex.quote(resource.path)}")
-        elif isinstance(resource, User):
+        if isinstance(resource, User):
             lines.append(
                 f"id -u {shlex.quote(resource.name)} >/dev/null 2>&1 && echo user {shlex.quote(resource.name)}"
             )
@@ -88,6 +83,14 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
             lines.append(f"( {resource.unless} ) >/dev/null 2>&1 </dev/null && echo state {index} done")
     lines += _member(cluster, node)
     return "\n".join(lines) + "\n"
+
+
+def _those(paths: Iterable[str], command: str, kind: str = "-f") -> list[str]:
+    """`command`, on those paths that are files: a pipe or a device in a file's place would never end."""
+    return [
+        f'set --; for f in {quoted([*paths])}; do [ ! {kind} "$f" ] || set -- "$@" "$f"; done',
+        f"[ $# = 0 ] || {command}",
+    ]
 
 
 def _readable(resource: File) -> bool:
