@@ -72,12 +72,16 @@ class Certs(Step):
         from steps.core.tls.check import check
 
         for node in nodes if self._guarded else ():
-            wrong = check(ctx, node).problems or problems(cluster, ask(ctx, node))
+            found = check(ctx, node)
+            wrong = found.problems or problems(cluster, ask(ctx, node))
             if wrong:
                 raise NodeFailed(
                     node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint="invoke verify"
                 )
-            ctx.say("the new certificate is served on both ports", node)
+            for warning in found.warnings:
+                ctx.warn(warning, node)
+            if not found.warnings:
+                ctx.say("the new certificate is served on both ports", node)
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         if not cluster.tls.enabled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import time
@@ -21,6 +20,7 @@ from steps.core.model import Cluster, Node
 from steps.core.node.hosts import LOCK, Hosts
 from steps.core.report import Report
 from steps.core.step import Step
+from steps.core.user import whoami
 
 if TYPE_CHECKING:
     from invoke.tasks import Call
@@ -166,7 +166,7 @@ class Command:
             who = holder.read_text().strip() if holder.exists() else "unknown"
             raise Refused(f"another run works on {self.cluster.name}: {who}", hint="wait for it to end") from None
         self._lock = lock
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        who = f"{whoami()}@{socket.gethostname()}"
         replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         self._open_log(who)
 

@@ -100,9 +100,9 @@ class Context:
 
         return self._hosts.each(nodes, shown)
 
-    def dial(self, through: Node, ip: str, port: int) -> Any:
-        """A TCP channel from a node to an address. Raises OSError, also where sshd forbids forwarding."""
-        return self._hosts.dial(through, (ip, port))
+    def dial(self, through: Node, ip: str, port: int, *, direct: bool = True) -> Any:
+        """A TCP channel from a node (else, where its sshd forbids that, `direct`) to an address. See Hosts.dial."""
+        return self._hosts.dial(through, (ip, port), direct=direct)
 
     @property
     def hosts(self) -> Hosts:

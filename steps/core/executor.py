@@ -43,6 +43,7 @@ class StepsExecutor(Executor):
         command = None
         code, said = FAILED, "ended by a bug"  # what is raised and no StepsError
         self.config.load_shell_env()  # INVOKE_SUDO_PASSWORD; Invoke's own executor does the same, task by task
+        os.environ.pop("INVOKE_SUDO_PASSWORD", None)  # what we start has no use for it
         try:
             command = Command(
                 house, self._helps(), calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password
@@ -68,6 +69,12 @@ class StepsExecutor(Executor):
                 raise
             _tell(command)
             _complain(f"error: {error.message}", f"next: {error.hint}" if error.hint else "", _state(command))
+        except OSError as error:  # this machine's: a disk that is full or read-only, a directory that is not there
+            code, said = FAILED, str(error)
+            if debug:
+                raise
+            _tell(command)
+            _complain(f"error: on this machine: {error}", _state(command))
         finally:
             if command is not None:
                 command.close(code, said)

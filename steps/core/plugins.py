@@ -213,19 +213,34 @@ class Plugins:
             for source, messages in self._ask("etcd_validate", cluster=cluster)
             for message in messages or ()
         ]
-        backend = cluster.tls.backend
-        hint = "invoke plugins lists what there is"
-        if cluster.tls.enabled and self._first("etcd_cert_backend", backend, cluster) is None:
-            problems.append(Problem("tls.backend", f"no plugin offers {backend!r}", hint=hint))
-        for index, name in enumerate(cluster.release.sources):
-            if self._first("etcd_release_source", name, cluster) is None:
-                problems.append(Problem(f"release.sources[{index}]", f"no plugin offers {name!r}", hint=hint))
+        wanted = [("etcd_cert_backend", "tls.backend", cluster.tls.backend)] if cluster.tls.enabled else []
+        wanted += [
+            ("etcd_release_source", f"release.sources[{index}]", name)
+            for index, name in enumerate(cluster.release.sources)
+        ]
+        for hook, key, name in wanted:
+            if self._first(hook, name, cluster) is None:
+                there = sorted({name for source in self.sources for name in self.offers(source, hook, cluster)})
+                hint = f"there are {', '.join(there)}; `invoke plugins` tells whose they are"
+                problems.append(Problem(key, f"no plugin offers {name!r}", hint=hint))
         return problems
 
-    def offered(self, source: Source, hook: str, name: str, cluster: Cluster) -> bool:
-        """Whether this plugin has the backend or the release source of that name."""
+    def offers(self, source: Source, hook: str, cluster: Cluster) -> list[str]:
+        """The backends or release sources that a plugin answers to: it is asked, with its own name, the configured
+        ones and its literals. The hook takes a name and has no list; what it compares with stands in its code.
+        """
+        if hook not in source.hooks or not self.enabled(source):
+            return []
         function = getattr(source.plugin, hook)
-        return self._answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
+        constants = getattr(getattr(function, "__code__", None), "co_consts", ())
+        # a tuple or set of names is one constant
+        literals = {text for each in constants for text in (each if isinstance(each, tuple | frozenset) else (each,))}
+        return sorted(
+            name
+            for name in {source.name, cluster.tls.backend, *cluster.release.sources, *literals}
+            if isinstance(name, str)
+            and self._answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
+        )
 
     def cert_backend(self, name: str, cluster: Cluster) -> CertBackend:
         return cast("CertBackend", self._wanted("etcd_cert_backend", name, cluster))
@@ -364,7 +379,12 @@ class _Blamed:
             return found
 
         def method(*arguments: Any, **named: Any) -> Any:
-            with self._plugins.blamed(self._source, f"{type(self._inner).__name__}.{name}"):
+            from steps.core.contracts import LeafProfile
+
+            profile = next((each for each in arguments if isinstance(each, LeafProfile)), None)  # sign's second
+            with self._plugins.blamed(
+                self._source, f"{type(self._inner).__name__}.{name}", profile.name if profile else ""
+            ):
                 return found(*arguments, **named)
 
         return method

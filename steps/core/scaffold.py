@@ -122,15 +122,18 @@ def test_other_names_are_others(cluster: Cluster) -> None:
 KINDS = {"step": (STEP, STEP_TEST), "backend": (BACKEND, BACKEND_TEST)}
 
 
-def written(folder: Path, name: str, kind: str) -> tuple[Path, Path]:
-    """Writes `folder`/NAME.py and `folder`/tests/test_NAME.py. Raises UsageError, and Refused where one is there."""
+def written(folder: Path, name: str, kind: str, *, dry: bool = False) -> tuple[Path, Path]:
+    """Writes `folder`/NAME.py and `folder`/tests/test_NAME.py. Raises UsageError, and Refused where one is there.
+
+    `dry`: writes nothing.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9]*", name):
         raise UsageError(f"{name!r} cannot name a plugin: a-z and 0-9, a letter first")
     files = (folder / f"{name}.py", folder / "tests" / f"test_{name}.py")
     for file in files:
         if file.exists():
             raise Refused(f"{file} exists and is not written over", hint="take another name")
-    for file, text in zip(files, KINDS[kind], strict=True):
+    for file, text in zip(files, KINDS[kind], strict=True) if not dry else ():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("@NAME@", name).replace("@CLASS@", name.capitalize()), encoding="utf-8")
     return files

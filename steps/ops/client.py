@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steps.core.errors import UsageError
+from steps.core.errors import Refused, UsageError
 from steps.core.house import task
 
 
@@ -35,9 +35,13 @@ def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = 
     if ctx.dry:
         ctx.change(f"{target}/{name}.pem: {profiles.describe(profile)} ({reason or 'as it was issued'})")
         return
+    ca = target / "ca.pem"
+    if ca.exists() and ca.read_bytes() != ctx.authority.ca():
+        raise Refused(f"{ca} is another CA's, and is not written over", hint="--out a directory of its own")
     pair = ctx.authority.issue(profile) if reason else ctx.store.pair(name)
-    private_directory(target)
-    replace(target / "ca.pem", ctx.authority.ca(), mode=0o644)
+    if not target.exists():
+        private_directory(target)  # one that exists may be anybody's, and stays as it is
+    replace(ca, ctx.authority.ca(), mode=0o644)
     replace(target / f"{name}.pem", pair.cert, mode=0o644)
     replace(target / f"{name}-key.pem", pair.key)
     ctx.say(f"{target}: {name}.pem, {name}-key.pem, ca.pem ({profiles.describe(profile)})")

@@ -28,11 +28,13 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
     from steps.core.config import load as config
 
     cluster = config.parse(text.encode(), file)
-    try:
-        with file.open("x") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise Refused(f"{file} exists and is not written over", hint="--out hosts.toml") from None
+    if file.exists():
+        raise Refused(f"{file} exists and is not written over", hint="--out hosts.toml")
+    if c.command.dry:
+        c.command.report.line(f"{file} will be written:\n\n{text}")
+        return
+    with file.open("x") as stream:
+        stream.write(text)
     named = "" if file == c.command.house.config_file(None) else f" --config {out}"
     c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan{named}")
 

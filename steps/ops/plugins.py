@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from steps.core.house import task
 if TYPE_CHECKING:
     from steps.core.command import Command
     from steps.core.model import Cluster
-    from steps.core.plugins import Plugins, Source
 
 OFFERS = {"backends": "etcd_cert_backend", "sources": "etcd_release_source"}
 
@@ -58,26 +56,10 @@ def listing(command: Command, cluster: Cluster | None) -> dict[str, Any]:
             "steps": [step.name for step, owner in steps if owner is source],
         }
         for kind, hook in OFFERS.items():
-            entry[kind] = sorted(_offers(known, source, hook, cluster)) if cluster is not None else []
+            entry[kind] = known.offers(source, hook, cluster) if cluster is not None else []
         entries.append(entry)
     pipeline = command.pipeline if cluster is not None else command.house.pipeline
     return {"plugins": entries, "pipeline": [step.name for step in pipeline], "problems": dict(known.problems)}
-
-
-def _offers(known: Plugins, source: Source, hook: str, cluster: Cluster) -> Iterator[str]:
-    """The names that the plugin answers to: it is asked, with its own name, the configured ones and its literals.
-
-    The hook takes a name and has no list; the names that it compares with stand in its code as constants.
-    """
-    if hook not in source.hooks:
-        return
-    code = getattr(getattr(source.plugin, hook), "__code__", None)
-    literals = {text for text in getattr(code, "co_consts", ()) if isinstance(text, str)}
-    # a tuple or set of names is one constant
-    literals |= {n for c in getattr(code, "co_consts", ()) if isinstance(c, tuple | frozenset) for n in c}
-    for name in {source.name, cluster.tls.backend, *cluster.release.sources, *literals}:
-        if isinstance(name, str) and known.offered(source, hook, name, cluster):
-            yield name
 
 
 @task(kind="step or backend")
@@ -88,6 +70,9 @@ def plugin__new(c: Any, name: str, kind: str = "step") -> None:
     if kind not in ("step", "backend"):
         raise UsageError(f"--kind {kind}: step or backend")
     root: Path = c.command.house.root
-    files = written(root / "plugins", name, kind)
+    files = written(root / "plugins", name, kind, dry=c.command.dry)
+    if c.command.dry:
+        c.command.report.line(f"{files[0]} and {files[1]} will be written")
+        return
     c.command.report.line(f"{files[0]}: a {kind}. Its test: pytest {files[1]}")
     c.command.report.tip("next: invoke plugins, then " + (f"invoke --dry {name}" if kind == "step" else "its sign()"))

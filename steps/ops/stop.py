@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
+from steps.core.etcd.gate import ask, healthy
 from steps.core.house import task
 from steps.core.node.service import stop_script
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Node
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")
@@ -16,7 +22,7 @@ def stop(c: Any, node: list[str] | None = None, config: str | None = None, yes: 
     del node, config
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
-    if not ctx.dry and cluster.systemd and len(cluster.nodes) - len(nodes) < cluster.quorum:
+    if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):
         confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
 
     def halt(each: Any) -> None:
@@ -29,3 +35,12 @@ def stop(c: Any, node: list[str] | None = None, config: str | None = None, yes: 
         ctx.change("stopped", each)
 
     ctx.each(nodes, halt)
+
+
+def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:
+    """Whether too few members serve without `nodes`; others may be down already."""
+    cluster = ctx.cluster
+    if len(cluster.nodes) - len(nodes) < cluster.quorum:
+        return True
+    well = healthy(cluster, ask(ctx, nodes[0]))
+    return len(well) >= cluster.quorum > len(well - {node.name for node in nodes})

@@ -18,7 +18,7 @@ NODES = "etcd-1=10.0.0.1, etcd-2=10.0.0.2,etcd-3=fd00::3"
 def written(file: Path, *, default: Path, nodes: str = NODES, **options: str) -> list[str]:
     lines: list[str] = []
     house: Any = SimpleNamespace(config_file=lambda _chosen: default)
-    command = SimpleNamespace(house=house, report=SimpleNamespace(line=lines.append))
+    command = SimpleNamespace(house=house, report=SimpleNamespace(line=lines.append), dry=False)
     init(SimpleNamespace(command=command), nodes=nodes, out=str(file), **options)
     return lines
 

@@ -421,7 +421,7 @@ def test_a_backend_that_raises_names_its_plugin_and_keeps_the_kind_of_error(clus
     with pytest.raises(Pending, match=r"plugin p1: Backend.ca: sign it") as pending:
         backend.ca(None)
     assert pending.value.files == ("a.csr",)
-    with pytest.raises(PluginError, match=r"plugin p1: Backend.sign: .*test_plugins.py:\d+: OSError"):
+    with pytest.raises(PluginError, match=r"plugin p1: Backend.sign on etcd-1: .*test_plugins.py:\d+: OSError"):
         backend.sign(b"", MEMBER)
     assert backend.still == "an attribute"
     assert not hasattr(backend, "fetch")

@@ -29,6 +29,7 @@ from steps.core.config.schema import (
 )
 from steps.core.errors import ConfigError, Problem
 from steps.core.model import Cluster, Node, NodePaths
+from steps.core.user import whoami
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -209,7 +210,7 @@ class _Reader:
         if hosts.transport == "local" and "service" not in hosts.model_fields_set:
             hosts = hosts.model_copy(update={"service": "process"})
         if hosts.service == "process":
-            user = {"run_as": rules.whoami()}
+            user = {"run_as": whoami()}
             hosts = _unset(hosts, {**PROCESS["hosts"], **user}).model_copy(update={"hardening": False})
             self.parts["release"] = _unset(self.parts["release"], PROCESS["release"])
             self.parts["paths"] = self._process_paths(self.parts["paths"])

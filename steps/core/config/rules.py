@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
-import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any
 from steps.core.config.findings import Finding, KeyPath, Nodes, flag_tables, having
 from steps.core.config.flag_rules import TLS_FLAGS, flag_names, flag_pairs, flag_values
 from steps.core.config.schema import ClusterTable, Etcd, Hosts, Paths, Ssh, Tls
+from steps.core.user import whoami
 
 SERIES = ("3.4", "3.5", "3.6")
 END_OF_LIFE = ("3.4",)  # etcd supports its two newest series: docs/v3.6/op-guide/versioning
@@ -46,13 +45,6 @@ def check(tables: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _inside(path: str, *parents: str) -> bool:
     return any(path == parent or path.startswith(parent.rstrip("/") + "/") for parent in parents)
-
-
-def whoami() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a user without an entry, as containers have it
-        return str(os.geteuid())
 
 
 def version(etcd: Etcd) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from steps.core.errors import NodeFailed, Refused, StepFailed, StepsError, Unhea
 from steps.core.etcd import flags
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
+from steps.core.node.hosts import NotForwarded
 from steps.core.node.look import UNIT_DIGEST, Look
 from steps.core.node.places import unit_file
 from steps.core.node.render import exec_argv, script_argv
@@ -262,6 +263,8 @@ def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:
             ctx.dial(nodes[0], node.ip, node.peer_port).close()
         except OSError:
             missing.append(node.name)
+        except NotForwarded:
+            continue  # it may well be there
     if missing:
         raise Unhealthy(
             f"started: {', '.join(node.name for node in nodes)}; still missing: {', '.join(missing)}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.model import Cluster, Node
 from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, shell_command
+from steps.core.user import whoami
 
 if TYPE_CHECKING:
     from steps.core.node.ssh import Ssh
@@ -22,6 +22,10 @@ T = TypeVar("T")
 
 LOCK = "lock"  # in the work directory; who has it is the only run there that writes
 ENDED = "the command was interrupted"
+
+
+class NotForwarded(Exception):
+    """Nothing can be said of an address as a node sees it."""
 
 
 class Hosts:
@@ -33,7 +37,7 @@ class Hosts:
         self._sessions: dict[str, Session] = {}
         self._ssh: Ssh | None = None
         self.interrupted = False
-        self._me = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        self._me = f"{whoami()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
         self._work = _work_directory(cluster.work / LOCK)
         if cluster.hosts.transport == "ssh":
             from steps.core.node.ssh import Ssh
@@ -85,16 +89,28 @@ class Hosts:
             raise collected(failures)
         return {name: future.result() for name, future in futures.items()}
 
-    def dial(self, node: Node, address: tuple[str, int], *, timeout: float = 5) -> Any:
-        """A byte channel to `address` from the node. Raises OSError, also where its sshd forbids forwarding."""
+    def dial(self, node: Node, address: tuple[str, int], *, timeout: float = 5, direct: bool = True) -> Any:
+        """A byte channel to `address` from the node; where its sshd forbids forwarding, `direct`: from here.
+
+        Raises OSError, and NotForwarded where there is no way to tell what that address does.
+        """
         if self._ssh is None:
             return socket.create_connection(address, timeout=timeout)
-        from paramiko import SSHException
+        from paramiko import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, ChannelException, SSHException
 
         try:
             return self._ssh.dial(node, address, timeout)
+        except ChannelException as error:
+            if error.code != OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
+                raise ConnectionRefusedError(str(error)) from error
         except SSHException as error:
             raise ConnectionRefusedError(str(error)) from error
+        try:
+            if direct:
+                return socket.create_connection(address, timeout=timeout)
+        except OSError:
+            pass  # a firewall, or nobody there: from here they look alike
+        raise NotForwarded(f"the sshd of {node.name} forbids forwarding (AllowTcpForwarding)")
 
     def close(self) -> None:
         for session in list(self._sessions.values()):  # after an interrupt, a thread may still be ending its own

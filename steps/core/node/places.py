@@ -34,9 +34,12 @@ def data_directories(cluster: Cluster, node: Node) -> Iterator[Directory]:
 
 def ca_key_files(cluster: Cluster, node: Node) -> Iterator[File]:
     """The CA's key and cfssl's configuration on a node: only where `distribute_ca_key` says so, by name."""
-    key = cluster.work / "ca" / cluster.tls.backend / "ca-key.pem"
-    content = key.read_bytes() if key.exists() else Promise("the CA's private key")
-    yield File(f"{node.paths.cert}/ca-key.pem", content, 0o600, secret=True)
+    home = cluster.work / "ca"
+    key = home / cluster.tls.backend / "ca-key.pem"
+    # Where there is a CA and no key, the backend keeps it elsewhere, or it was lost: the nodes go on without.
+    if key.exists() or not (home / "ca.pem").exists():
+        content = key.read_bytes() if key.exists() else Promise("the CA's private key")
+        yield File(f"{node.paths.cert}/ca-key.pem", content, 0o600, secret=True)
     yield File(f"{node.paths.cert}/ca-config.json", ca_config(cluster))
 
 

@@ -19,7 +19,7 @@ from typing import Literal, Protocol, TypeVar
 from steps.core.errors import CertificateError
 
 T = TypeVar("T")
-Outcome = Literal["accepted", "refused", "untrusted", "timed out", "closed", "unreachable"]
+Outcome = Literal["accepted", "refused", "untrusted", "timed out", "closed", "unreachable", "not checked"]
 _CHUNK = 65536
 
 
@@ -38,8 +38,8 @@ class Handshake:
 
     `outcome`: accepted (an HTTP answer came) · refused (the server sent a TLS alert) · untrusted (the server's
     certificate is not by our CA, or not for that name) · timed out · closed (the connection ended without an answer or
-    an alert) · unreachable (there was no connection). `detail`: the status line, the alert's name ("certificate
-    required"), or what was wrong.
+    an alert) · unreachable (there was no connection) · not checked (nobody could try). `detail`: the status line, the
+    alert's name ("certificate required"), or what was wrong.
     `leaf` is the server's certificate (DER), `issuer` the fingerprint of the certificate of ours that signed it.
     """
 
