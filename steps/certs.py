@@ -62,26 +62,39 @@ class Certs(Step):
             ctx.warn(f"{profile.name}: {warning}")
 
     def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterable[Sequence[Node]]:
-        """One by one on a healthy cluster, so that a certificate that does not serve is seen on one member only."""
-        living = [node for node in nodes if ctx.look(node).process is not None]
-        self._guarded = bool(living) and not problems(cluster, ask(ctx, living[0]))
-        return [(node,) for node in nodes] if self._guarded else (nodes,)
+        """One by one where members live, so that a certificate that does not serve is seen on one member only.
 
-    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        """Both ports show the new certificate (etcd reads the pair at each handshake), and the gate is open."""
+        Also on the member that got its own in a run before, which may have ended for that very reason.
+        """
         from steps.core.tls.check import check
 
-        for node in nodes if self._guarded else ():
+        living = [node for node in cluster.nodes if node.name in ctx.looks and ctx.look(node).process is not None]
+        for node in living:
+            if node not in nodes:
+                self._serves(node, check(ctx, node).rejected)
+        self._guarded = bool(living) and not problems(cluster, ask(ctx, living[0]))
+        return [(node,) for node in nodes] if living else (nodes,)
+
+    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        """Both ports show the new certificate (etcd reads the pair at each handshake); the gate is open if it was."""
+        from steps.core.tls.check import check
+
+        for node in nodes:
+            if ctx.look(node).process is None:
+                continue
             found = check(ctx, node)
-            wrong = found.problems or problems(cluster, ask(ctx, node))
-            if wrong:
-                raise NodeFailed(
-                    node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint="invoke verify"
-                )
+            self._serves(node, found.rejected)
+            if self._guarded:
+                self._serves(node, found.problems or problems(cluster, ask(ctx, node)))
             for warning in found.warnings:
                 ctx.warn(warning, node)
             if not found.warnings:
                 ctx.say("the new certificate is served on both ports", node)
+
+    @staticmethod
+    def _serves(node: Node, wrong: Sequence[str]) -> None:
+        if wrong:
+            raise NodeFailed(node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint="invoke verify")
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         if not cluster.tls.enabled:
@@ -107,4 +120,6 @@ class Certs(Step):
 
 def prune(home: str) -> str:
     """Keeps the two newest generations: the live one, and the one before it for whoever wants to look."""
-    return f'(cd {quote(home)} && set -- $(ls -1dt gen-*) && shift 2 2>/dev/null && rm -rf -- "$@") || true'
+    # Not by age alone: a clock that was set back makes the live one look old.
+    return f"""(cd {quote(home)} && l=$(readlink live) && n=0 && for g in $(ls -1dt gen-*); do
+  [ "$g" = "$l" ] || {{ n=$((n + 1)); [ $n = 1 ] || rm -rf -- "$g"; }}; done) || true"""

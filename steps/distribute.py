@@ -25,19 +25,21 @@ class Distribute(Step):
 
     def __init__(self) -> None:
         self._staged: dict[str, Staged] = {}
+        self._arch: dict[str, str] = {}  # by node
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         del cluster
         upgrade.secure(ctx, nodes)
-        for arch in {ctx.arch(node) for node in nodes}:
+        self._arch = {node.name: ctx.arch(node) for node in nodes}
+        for arch in set(self._arch.values()):
             staged = ctx.release(arch) if ctx.dry else ctx.fetch(arch)
             if staged is not None:
                 self._staged[arch] = staged
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
-        in_release = {name for staged in self._staged.values() for name in staged.binaries}
+        staged = self._staged.get(self._arch.get(node.name, ""))
         for name in BINARIES:
-            if in_release and name not in in_release:
+            if staged is not None and name not in staged.binaries:
                 continue
             yield File(
                 f"{node.paths.bin}/{name}",

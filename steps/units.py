@@ -11,6 +11,7 @@ from steps.core.node.look import UNIT_DIGEST
 from steps.core.node.look_script import quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
+from steps.core.node.service import RELOAD
 from steps.core.resources import File, Resource
 from steps.core.step import Step
 
@@ -73,11 +74,6 @@ def lint(argv: Sequence[str]) -> str:
     # What is wrong comes first, then all of etcd's usage.
     return f"o=$(env -i {words} 2>&1) || {{ printf '%s\\n' \"$o\" | head -n 1; exit 3; }}\n"
 
-
-# A unit that is new to systemd is read when it is asked for, and a reload takes a tenth of a second.
-RELOAD = (
-    '[ "$(systemctl show etcd.service --property=NeedDaemonReload)" = NeedDaemonReload=no ] || systemctl daemon-reload'
-)
 
 # The name decides how systemd reads a file, so the staged one is shown to it under the unit's own name.
 ANALYZE = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from steps.core.errors import Unhealthy
+from steps.core.errors import StepsError, Unhealthy
 from steps.core.step import Step
 
 if TYPE_CHECKING:
@@ -49,7 +49,13 @@ class Verify(Step):
 
 
 def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health) -> None:
+    met = {member.name for member in health.members if member.health != "unreachable"}
     for node in nodes:
-        for check in ctx.plugins.checks(cluster, node):
-            if wrong := check.run(ctx):
+        for check in ctx.plugins.checks(cluster, node) if node.name in met else ():
+            try:
+                wrong = check.run(ctx)
+            except StepsError as error:  # one check that fails hides nothing of what the others found
+                health.problems.append(error.message)
+                continue
+            if wrong:
                 health.problems.append(f"{node.name}: {check.name}: {wrong}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from steps.core.errors import Refused
 from steps.core.model import Cluster
@@ -13,7 +14,8 @@ def confirmed(cluster: Cluster, yes: str, what: str) -> None:
     if yes == cluster.name:
         return
     if not yes and sys.stdin.isatty():
-        yes = input(f"This {what}. Type the cluster's name to go on: ").strip()
+        with suppress(EOFError):  # Ctrl-D
+            yes = input(f"This {what}. Type the cluster's name to go on: ").strip()
         if yes == cluster.name:
             return
     given = f"got {yes!r}" if yes else "nothing was typed"

@@ -15,7 +15,7 @@ from steps.core.node.compare import unified
 from steps.core.node.hosts import Hosts
 from steps.core.node.look import Look, parse
 from steps.core.node.look_script import look_script
-from steps.core.node.places import unit_file
+from steps.core.node.places import cert_directory, data_directories, unit_file
 from steps.core.node.session import Result
 from steps.core.report import Report
 from steps.core.resources import File, Promise, Resource
@@ -75,7 +75,8 @@ class Context:
     def look_at(self, node: Node, resources: Sequence[Resource] = ()) -> Look:
         """Looks at the node now: at `resources`, and at what its living process is compared with. Raises Refused."""
         paths = (unit_file(self.cluster, node), f"{node.paths.bin}/etcd", f"{node.paths.cert}/ca.pem")
-        wanted = [*(File(path, Promise("")) for path in paths), *resources]
+        directories = (cert_directory(self.cluster, node), *data_directories(self.cluster, node))
+        wanted = [*(File(path, Promise("")) for path in paths), *directories, *resources]
         before = self.now()
         result = self.sh(node, look_script(self.cluster, node, wanted))
         if not result.ok:

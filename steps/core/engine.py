@@ -125,12 +125,14 @@ class Engine:
         with ctx.report.transfer(node.name, upload.size) as sent:
             deadline = 60 + upload.size / SLOWEST_LINK
             result = ctx.hosts.run(node, upload.script, upload.chunks(), deadline=deadline, sent=sent)
-        made = found[: sum(line.startswith("ok ") for line in result.out.splitlines())]
-        done[node.name] = list(made)
+        told = result.out.splitlines()
+        reached = found[: sum(line.startswith("ok ") for line in told)]
+        made = [change for index, change in enumerate(reached) if f"undone {index}" not in told]
+        done[node.name] = made
         self._made(node, made, ctx.now())
         if result.ok:
             return
-        failing = found[len(made)].what if len(made) < len(found) else "what follows the files"
+        failing = found[len(reached)].what if len(reached) < len(found) else "what follows the files"
         cause = f"{step.name} failed at: {failing}"
         hint = f"mend the cause, then: invoke {step.name} --node {node.name}"
         if result.code == CHECK_FAILED:

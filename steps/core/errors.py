@@ -114,4 +114,4 @@ class SourceUnavailable(StepsError):
 
 def masked(text: str) -> str:
     """The same words with the credentials of every URL in them masked."""
-    return re.sub(r"(?<=//)[^/@\s]+@", "***@", text)
+    return re.sub(r"(?<=//)[^/\s]+@", "***@", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from steps.core.etcd.ask import ctl
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
 from steps.core.model import Cluster, Node
 from steps.core.node.look import ARCHITECTURES, Look
-from steps.core.node.places import unit_file, wal_parent
+from steps.core.node.places import cert_directory, data_directories, unit_file, wal_parent
 from steps.core.release.binaries import own_arch
 
 if TYPE_CHECKING:
@@ -117,8 +118,15 @@ def _architecture(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f"no etcd is made for its CPU ({look.facts['arch']}), only for {', '.join(ARCHITECTURES)}"
 
 
+def _root(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    del node
+    if cluster.systemd and look.facts.get("uid", "0") != "0":
+        yield f"we are logged in as uid {look.facts['uid']}, not as root: set [ssh] sudo = true, or another user"
+
+
 def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    del cluster, node
+    if any(_root(cluster, node, look)):
+        return
     locked = [path for path, space in look.space.items() if not space.writable]
     if locked:
         yield (
@@ -150,17 +158,26 @@ def wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f'{wal} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{wal}/etcd/wal"'
 
 
-def wal_owner(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    """Somebody else's directory is never chowned, and etcd cannot work in one that is not its own."""
-    if not cluster.systemd:
-        return
-    owner, _, inhabitant = look.facts.get("walparent", "").partition(" ")
-    if owner and inhabitant and owner != cluster.hosts.run_as:
-        parent = wal_parent(node)
-        yield (
-            f"{parent} belongs to {owner} and is not empty; etcd, as {cluster.hosts.run_as}, must own the directory "
-            f'around its WAL: set [paths] wal = "{parent.rstrip("/")}/etcd/wal"'
-        )
+def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Somebody else's directory is never made etcd's: not its owner's any more, and closed to all others."""
+    parent = wal_parent(node)
+    ours = look.member or look.wal
+    known = {directory.path: directory for directory in data_directories(cluster, node)}
+    if f"{node.paths.cert}/ca.pem" not in look.entries:
+        known[node.paths.cert] = cert_directory(cluster, node)
+    for path, wanted in known.items():
+        entry = look.entries.get(path)
+        if entry is None or path not in look.strangers or (ours and path != parent):
+            continue
+        foreign = cluster.systemd and entry.owner != wanted.owner
+        if foreign or (entry.mode != wanted.mode and not ours):
+            name = next((key for key in ("wal", "data", "cert") if getattr(node.paths, key) == path), "wal")
+            why = "around its WAL" if path == parent else "of its own"
+            yield (
+                f"{path} belongs to {entry.owner} (mode {entry.mode:04o}) and holds {look.strangers[path]}; etcd, as "
+                f"{wanted.owner}, must have a directory {why} for itself: "
+                f'set [paths] {name} = "{path.rstrip("/")}/etcd/{name}"'
+            )
 
 
 def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
@@ -170,6 +187,11 @@ def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     files = dict.fromkeys(file for file in " ".join(told).split() if file.startswith("/"))
     if cluster.systemd and files:
         yield f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml and remove them"
+    if given := look.facts.get("given"):
+        yield (
+            f"systemd gives {given} to every service, etcd too: `systemctl unset-environment {given}`, and see "
+            "DefaultEnvironment= in /etc/systemd/system.conf"
+        )
 
 
 def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
@@ -194,12 +216,13 @@ def clock(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 
 _CHECKS = (
+    _root,
     _systemd,
     _architecture,
     read_only,
     _space,
     wal_mount,
-    wal_owner,
+    inhabited,
     overrides,
     foreign_data,
     vanished_data,
@@ -207,10 +230,10 @@ _CHECKS = (
 
 
 def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
-    """The node's ports are free, or its own etcd has them."""
-    if look.process is not None:
-        return
-    taken = [port for port in (node.client_port, node.peer_port) if port in look.listening]
+    """The node's ports are free, or its own etcd has them: it was told so."""
+    own = " ".join(look.process.argv) if look.process is not None else ""
+    wanted = (node.client_port, node.peer_port, ctx.cluster.metrics_port)
+    taken = [port for port in wanted if port in look.listening and not re.search(rf":{port}\b", own)]
     if not taken:
         return
     owners = ctx.sh(node, owners_script([inode for port in taken for _, inode in look.listening[port]])).out.split("\n")
@@ -278,7 +301,10 @@ def foreign_ca(cluster: Cluster, node: Node, look: Look, ca: bytes | None) -> It
         return
     from steps.core.tls import pki
 
-    there = {pki.fingerprint(cert) for cert in pki.read(entry.content.encode(), f"{node.name}: ca.pem")}
+    there = {
+        pki.fingerprint(cert)
+        for cert in pki.read(entry.content.encode("utf-8", "surrogateescape"), f"{node.name}: ca.pem")
+    }
     here = {pki.fingerprint(cert) for cert in pki.read(ca)} if ca else set()
     if there & here:
         return

@@ -9,6 +9,6 @@ from steps.core.house import task
 
 @task(steps=("*",))
 def plan(c: Any, node: list[str] | None = None, config: str | None = None) -> None:
-    """What `all` would change, as diffs; exit 0: nothing, 4: something"""
+    """What `all` would change, as diffs; exit 0: nothing, 4: something, 5: nothing, but the cluster is not healthy"""
     del node, config
     c.command.take(["*"])

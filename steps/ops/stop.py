@@ -42,5 +42,4 @@ def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:
     cluster = ctx.cluster
     if len(cluster.nodes) - len(nodes) < cluster.quorum:
         return True
-    well = healthy(cluster, ask(ctx, nodes[0]))
-    return len(well) >= cluster.quorum > len(well - {node.name for node in nodes})
+    return len(healthy(cluster, ask(ctx, nodes[0])) - {node.name for node in nodes}) < cluster.quorum

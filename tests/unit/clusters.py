@@ -32,7 +32,7 @@ def on_loopback(file: Path = FILE, *, port: int = 2379, count: int = 3, more: st
 def seen(cluster: Cluster, **changes: Any) -> Look:
     """A healthy host with nothing of ours on it, except `changes`; `facts` are merged over the usual ones."""
     paths = {path for node in cluster.nodes for path in vars(node.paths).values()} | {"/etc"}
-    facts = {"arch": "x86_64", "machine": "m", "boot": "b", "clock": "0"}
+    facts = {"arch": "x86_64", "uid": "0", "machine": "m", "boot": "b", "clock": "0"}
     facts |= {"systemd": "252"} if cluster.systemd else {}
     space = {path: Space(PLENTY, PLENTY, "1", writable=True) for path in paths}
     usual = {"entries": {}, "unit": {}, "space": space}

@@ -218,11 +218,12 @@ def test_a_process_whose_argument_has_a_newline() -> None:
 def test_a_text_of_any_bytes_comes_back(text: bytes) -> None:
     content = text.decode("utf-8", "surrogateescape")
     said = (
-        b"entry 81a4 644 root root 5 /f\nentry 81a4 644 root root 5 /g\n"
+        b"entry 81a4 644 5 domain users\tdomain users\t/f\nentry 81a4 644 5 root\troot\t/g\n"
         b"text %d /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n"
     ) % (len(text), text)
     look = parse(said.decode("utf-8", "surrogateescape"), [])
     assert (look.entries["/f"].content, look.entries["/g"].content) == (content, "ok")
+    assert look.entries["/f"].group == "domain users"
     assert look.member
 
 

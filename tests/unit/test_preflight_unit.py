@@ -73,6 +73,13 @@ def space(cluster: Cluster, path: str, **changes: Any) -> dict[str, Space]:
 SMALL = 100 << 20
 DATA, WAL, BIN = "/data/etcd/data", "/data/etcd/wal", "/usr/local/bin"
 DROP_IN = "/etc/systemd/system/etcd.service.d/x.conf"
+
+
+def lying(path: str, owner: str, mode: int) -> dict[str, Any]:
+    """A look at a directory with something of somebody's in it."""
+    return {"entries": {path: Entry("dir", mode, owner, owner)}, "strangers": {path: "base"}}
+
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "another CPU": ({"facts": {"arch": "mips64"}}, "no etcd is made for its CPU (mips64)"),
     "a mount point": (
@@ -80,9 +87,21 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         f'{WAL} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{WAL}/etcd/wal"',
     ),
     "a parent of somebody": (
-        {"facts": {"walparent": "postgres base"}},
-        "/data/etcd belongs to postgres and is not empty; etcd, as etcd, must own the directory",
+        lying("/data/etcd", "postgres", 0o700),
+        'must have a directory around its WAL for itself: set [paths] wal = "/data/etcd/etcd/wal"',
     ),
+    "a parent that others read": (lying("/data/etcd", "etcd", 0o755), "/data/etcd belongs to etcd (mode 0755)"),
+    "data of somebody": (
+        lying(DATA, "postgres", 0o755),
+        f"{DATA} belongs to postgres (mode 0755) and holds base; etcd, as etcd, must have a directory of its own for",
+    ),
+    "certificates of somebody": (lying("/etc/etcd/cert", "root", 0o755), '[paths] cert = "/etc/etcd/cert/etcd/cert"'),
+    "a parent of somebody, though a member lives there": (
+        {**lying("/data/etcd", "postgres", 0o700), "wal": True},
+        "around its WAL",
+    ),
+    "no root": ({"facts": {"uid": "1000"}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
+    "a variable for every service": ({"facts": {"given": "ETCD_DEBUG"}}, "systemd gives ETCD_DEBUG to every service"),
     "a drop-in": (
         {"unit": {"DropInPaths": DROP_IN, "EnvironmentFiles": "/etc/default/etcd (ignore_errors=yes)"}},
         f"overridden by {DROP_IN}, /etc/default/etcd",
@@ -105,6 +124,22 @@ def test_a_fault_stops_everything_and_names_the_node(cluster: Cluster, look: dic
     (line,) = message.splitlines()[1:]
     assert line.startswith("  etcd-2: ")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        {"entries": {DATA: Entry("dir", 0o755, "postgres", "postgres")}},  # and empty
+        lying(DATA, "etcd", 0o700),  # as it would be anyway
+        {**lying(DATA, "etcd", 0o755), "member": True, "wal": True},  # a mode that somebody changed
+        {**lying("/data/etcd", "etcd", 0o755), "member": True, "wal": True},
+    ],
+)
+def test_a_directory_that_stays_its_owners(cluster: Cluster, look: dict[str, Any]) -> None:
+    unit = {"/etc/systemd/system/etcd.service": Entry("file", content="")} if look.get("member") else {}
+    facts = {"machine": "2", "boot": "2"}
+    look = {**look, "entries": {**look["entries"], **unit}, "facts": facts}
+    assert asked(cluster, seen(cluster, **look)) == ("", [])
 
 
 def test_systemd_must_run(cluster: Cluster) -> None:
@@ -178,8 +213,13 @@ def test_taken_ports_are_told_with_whoever_holds_them(cluster: Cluster) -> None:
         "  etcd-2: port 2379 is taken by pid 812 (postgres)",
         "  etcd-2: port 2380 is taken by a process of uid 33",
     ]
-    ours = replace(taken, process=Process(812, "x", (), 0))
-    assert "port" not in asked(cluster, ours)[0]
+    ours = replace(
+        taken, process=Process(812, "x", ("etcd", "--listen=https://10.0.0.2:2379,https://10.0.0.2:2380"), 0)
+    )
+    assert asked(cluster, ours)[0] == ""
+    metered = replace(cluster, metrics_port=9100)
+    foreign = replace(ours, listening={**taken.listening, 9100: (("65534", "79"),)})
+    assert asked(metered, foreign)[0].endswith("etcd-2: port 9100 is taken by a process of uid 65534")
 
 
 VERSIONS = [

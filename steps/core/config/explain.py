@@ -50,7 +50,11 @@ def translate(model: type[BaseModel], error: Any, prefix: KeyPath) -> Finding:
 
 def unknown(path: KeyPath, key: str, known: Sequence[str]) -> Finding:
     if key.lower() in SECRETS:
-        return Finding(path, "a secret has no place in this file", "it is asked for, or read from the environment")
+        return Finding(
+            path,
+            "a secret has no place in this file",
+            "sudo's is asked for, or read from INVOKE_SUDO_PASSWORD; a key's passphrase is ssh-agent's",
+        )
     near = difflib.get_close_matches(key, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
     return Finding(path, "unknown key", hint)

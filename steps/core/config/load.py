@@ -58,7 +58,7 @@ def disabled(file: Path) -> tuple[str, ...]:
     """[plugins] disable, read before the plugins are; whatever is wrong with the file, `load` tells."""
     try:
         plugins = tomllib.loads(file.read_text()).get("plugins", {})
-        return tuple(plugins.get("disable", ()))
+        return tuple(name for name in plugins.get("disable", ()) if isinstance(name, str))
     except (OSError, ValueError, AttributeError, TypeError):
         return ()
 

@@ -136,6 +136,9 @@ def node_paths(paths: Paths, hosts: Hosts, count: int) -> Iterator[Finding]:
         elif systemd and hosts.hardening and name != "unit" and _inside(path, *HIDDEN):
             better = f"allowed outside {', '.join(HIDDEN)}"
             yield Finding(where, f'found "{path}", which the hardened unit cannot see', better)
+        elif name == "wal" and (parent := path.rstrip("/").rpartition("/")[0] or "/") in SYSTEM | {"/"}:
+            message = f'found "{path}": etcd must own the directory around its WAL, which is {parent}'
+            yield Finding(where, message, f"{path.rstrip('/')}/etcd/wal")
         if name == "bin" and "=" in path:
             yield Finding(where, f'found "{path}", which env(1) would take for a variable', 'a directory without "="')
         if not systemd and count > 1 and "{node}" not in path:

@@ -104,7 +104,7 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     for failure, check in (
         ("overridden", preflight.overrides),
         ("wal-mountpoint", preflight.wal_mount),
-        ("not-writable", preflight.wal_owner),
+        ("not-writable", preflight.inhabited),
         ("not-writable", preflight.read_only),
         ("foreign-data", preflight.foreign_data),
         ("wiped-member", preflight.vanished_data),

@@ -21,9 +21,9 @@ CHECK_FAILED = 3  # the exit code where a File's `check` says no
 _CHUNK = 1 << 18
 _FUNCTIONS = f"""
 set -eu
-N=; trap '[ -z "$N" ] || rm -f -- "$N"' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
+N=; K=; trap '[ -z "$N" ] || rm -f -- "$N"; undo' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
 say() {{ printf '%s\\n' "$*"; }}
-parent() {{ [ -d "${{1%/*}}" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
+parent() {{ [ -d "${{1%/*}}/" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
 temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$; }}
 stage() {{ temp "$1"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
 text() {{ stage "$1"; printf %b "$2" >"$N"; }}
@@ -31,6 +31,8 @@ unpack() {{ # path bytes-on-stdin size program
   stage "$1"; head -c "$2" | "$4" -dc >"$N"
   [ "$(stat -c %s -- "$N")" = "$3" ] || {{ echo "the upload of $1 was cut off" >&2; exit 1; }}
 }}
+keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
+back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1"; }}
 place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; N=; }}
 folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
@@ -52,20 +54,33 @@ class Upload:
 
 
 def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Upload:
-    """Prints `ok N` after the N-th change. `owners` False: nothing is chowned."""
+    """Prints `ok N` after the N-th change. `owners` False: nothing is chowned.
+
+    Where a file's `on_change` fails or is not reached, the file is as it was (`undone N`): the next run tries again.
+    """
     lines, payload = [_FUNCTIONS], list[Path]()
+    kept = {
+        index: (change.resource.path, f"{_parent(change.resource)}/{STAGED}old.{index}")
+        for index, change in enumerate(changes)
+        if change.content and isinstance(change.resource, File) and change.resource.on_change
+    }
+    undone = " ".join(f"{index}) back {index} {quoted(paths)};;" for index, paths in kept.items())
+    lines.append(f"undo() {{ for i in $K; do case $i in {undone} esac; done; }}")
     folders = {_parent(change.resource) for change in changes} - {""}
     lines.append(
         f"rm -f -- {' '.join(sorted(shlex.quote(d) + '/' + STAGED + '*' for d in folders))}" if folders else ""
     )
     after: dict[str, None] = {}
     for index, change in enumerate(changes):
-        lines += _lines(change, look, payload, owners=owners)
-        lines.append(f"say ok {index}")
+        made = [*_lines(change, look, payload, owners=owners)]
+        if index in kept:
+            made.insert(-1, f"keep {index} {quoted(kept[index])}")
+        lines += [*made, f"say ok {index}"]
         if isinstance(change.resource, File):
             after.update(dict.fromkeys(change.resource.on_change))
     lines.append(f"sync -- {quoted(sorted(folders))} 2>/dev/null || true" if folders else "")
     lines += after
+    lines.append(f"K=; rm -f -- {quoted([old for _, old in kept.values()])}" if kept else "")
     return Upload("\n".join(lines) + "\n", payload, sum(file.stat().st_size for file in payload))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from steps.core.digest import digest
-from steps.core.node.look import Entry, Look
+from steps.core.errors import Refused
+from steps.core.node.look import LARGE, Entry, Look
 from steps.core.resources import (
     Blob,
     Block,
@@ -117,6 +118,8 @@ def decided(resource: File) -> Content:
 
 
 def _block(resource: Block, entry: Entry | None) -> Change | None:
+    if entry is not None and entry.content is None:
+        raise Refused(f"{resource.path} cannot be read, or is larger than {LARGE >> 10} KB: no block is put into it")
     before = entry.content if entry is not None and entry.content is not None else ""
     after = with_block(before, resource)
     if before == after:
@@ -142,7 +145,8 @@ def unified(path: str, before: str, after: str) -> str:
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), f"{path} (now)", f"{path} (then)", n=2
     )
-    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+    told = "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+    return told.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a terminal takes no other
 
 
 def seen_after(look: Look, applied: Iterable[Change], *, now: int) -> Look:

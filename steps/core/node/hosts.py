@@ -103,8 +103,8 @@ class Hosts:
         except ChannelException as error:
             if error.code != OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 raise ConnectionRefusedError(str(error)) from error
-        except SSHException as error:
-            raise ConnectionRefusedError(str(error)) from error
+        except (SSHException, EOFError) as error:
+            raise ConnectionRefusedError(str(error) or "the connection ended") from error
         try:
             if direct:
                 return socket.create_connection(address, timeout=timeout)

@@ -48,12 +48,13 @@ class Look:
     """One node, as it was when looked at.
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
-    living (version of the running etcd), cluster (the ID in the WAL's head), walparent (owner of the WAL's parent, and
-    one name in it), walmount (the WAL's directory is a mount point), dropins (files that override the unit), digest (of
-    the unit that started the living process). `states`: a Service's "enabled active", a Command's "done". `unit`:
-    systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`: by path. `member`: a
-    member's data is in the data directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is
-    ahead of the controller's, beyond what the time that the look took explains.
+    living (version of the running etcd), cluster (the ID in the WAL's head), uid (of whoever looks), given (variables
+    ETCD_* that systemd gives to every service), walmount (the WAL's directory is a mount point), dropins (files that
+    override the unit), digest (of the unit that started the living process). `states`: a Service's "enabled active", a
+    Command's "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`:
+    by path. `strangers`: directory of ours → one name in it that is not ours. `member`: a member's data is in the data
+    directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond
+    what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -64,6 +65,7 @@ class Look:
     states: Mapping[Resource, str] = field(default_factory=dict)
     listening: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     space: Mapping[str, Space] = field(default_factory=dict)
+    strangers: Mapping[str, str] = field(default_factory=dict)
     member: bool = False
     wal: bool = False
     skew: int = 0
@@ -109,6 +111,7 @@ class _Reader:
         self._users: set[str] = set()
         self._states: dict[Resource, str] = {}
         self._listening: dict[int, list[tuple[str, str]]] = {}
+        self._strangers: dict[str, str] = {}
         self._folders: dict[str, tuple[str, bool]] = {}
         self._filesystems: dict[str, tuple[int, int]] = {}
         self._devices: dict[str, str] = {}
@@ -155,6 +158,7 @@ class _Reader:
             states=self._states,
             listening={port: tuple(owners) for port, owners in self._listening.items()},
             space={path: self._under(folder, writable) for path, (folder, writable) in self._folders.items()},
+            strangers=self._strangers,
             member="member" in facts,
             wal="wal" in facts,
         )
@@ -167,7 +171,8 @@ class _Reader:
         return content
 
     def _on_entry(self, value: str) -> None:
-        raw, mode, owner, group, mtime, path = value.split(" ", 5)
+        raw, mode, mtime, names = value.split(" ", 3)
+        owner, group, path = names.split("\t", 2)
         kind = _KINDS.get(int(raw, 16) & 0o170000, "other")
         self._entries[path] = Entry(kind=kind, mode=int(mode, 8), owner=owner, group=group, mtime=int(mtime))
 
@@ -223,6 +228,9 @@ class _Reader:
         writable, _, path = value.partition(" ")
         folder, _, self._rest = self._rest.partition("\n")
         self._folders[path] = folder, writable == "1"
+
+    def _on_stranger(self, value: str) -> None:
+        self._strangers[value], _, self._rest = self._rest.partition("\n")
 
     def _on_filesystem(self, value: str) -> None:
         block, free, total, folder = value.split(" ", 3)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
 from steps.core.model import Cluster, Node
-from steps.core.resources import PATHLESS, Blob, Block, Command, File, Resource, Service, Symlink, User
+from steps.core.node.places import wal_parent
+from steps.core.resources import PATHLESS, Blob, Block, Command, Directory, File, Resource, Service, Symlink, User
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState,FragmentPath,DropInPaths,EnvironmentFiles,"
     "Environment,NeedDaemonReload,NRestarts,ExecStart,InvocationID"
 )
 
+ENTRY = "'entry %f %a %Y %U\t%G\t%n'"  # a name may have a blank in it
 DROP_INS = " ".join(f"{home}/systemd/system/etcd.service.d/*.conf" for home in ("/etc", "/run", "/usr/lib"))
 
 # A program that is started costs the node two milliseconds, and so does each kilobyte that the shell itself reads.
@@ -57,12 +60,15 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
         _FUNCTIONS,
         "set +e",
         'echo "arch=$(uname -m)"',
-        'echo "clock=$(date +%s)"',
+        'echo "clock=$(date +%s)"; echo "uid=$(id -u)"',
         "command -v zstd >/dev/null && echo zstd=1",
     ]
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
     if paths:
-        lines.append(f"stat -c 'entry %f %a %U %G %Y %n' -- {quoted([*paths])} 2>/dev/null")
+        lines.append(f"stat -c {ENTRY} -- {quoted([*paths])} 2>/dev/null")
+    # What a link in a directory's place leads to is that directory.
+    directories = dict.fromkeys(resource.path for resource in resources if isinstance(resource, Directory))
+    lines += _those(directories, f'stat -Lc {ENTRY} -- "$@" 2>/dev/null', kind="-L")
     files = dict.fromkeys([f"{node.paths.bin}/etcd", *(r.path for r in resources if isinstance(r, File))])
     lines += _those(files, 'digest -- "$@" 2>/dev/null')
     texts = dict.fromkeys(r.path for r in resources if isinstance(r, Block) or (isinstance(r, File) and _readable(r)))
@@ -103,7 +109,9 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
     lines = [f"[ -f {etcd} ] && echo binary={etcd} && version {etcd} version"]
     if cluster.systemd:
         lines += [
-            "v=$(systemctl --version 2>/dev/null); v=${v#systemd }; echo systemd=${v%%[!0-9]*}",
+            "m=$(systemctl show --property=Version,Environment 2>/dev/null); v=${m#*Version=}",
+            "echo systemd=${v%%[!0-9]*}; e=; for w in ${m#*Environment=}; do",
+            '  case $w in ETCD_*=*) e="$e ${w%%=*}";; esac; done; echo "given=${e# }"',
             f"u=$(systemctl show etcd.service --property={UNIT_PROPERTIES}); printf 'unit %s\\n%s\\n' ${{#u}} \"$u\"",
             "p=${u#*MainPID=}; p=${p%%[!0-9]*}",
             # systemd tells of drop-ins only once there is a unit, and only of those that it has read.
@@ -116,14 +124,22 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         f"[ -d {data}/member ] && echo member=1",
         f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
         f'  echo "walhead=$(od -An -v -tx1 -w{wal_head.HEAD} -N {wal_head.HEAD} "$f" 2>/dev/null)"; break; done',
-        f'w={wal}; w=${{w%/*}}; [ -d "$w" ] && for f in "$w"/* "$w"/.[!.]*; do [ ! -e "$f" ] || break; done &&',
-        '  { [ -e "$f" ] || f=; echo "walparent=$(stat -c %U "$w") ${f##*/}"; }',
+        f"for d in {quoted(sorted({wal_parent(node), node.paths.data, node.paths.wal, node.paths.cert}))}; do",
+        '  [ -d "$d" ] && for f in "$d"/* "$d"/.[!.]*; do [ ! -e "$f" ] || case $f in',
+        f"  {'|'.join(map(shlex.quote, sorted(_ours(cluster, node))))}|*/lost+found|*/.etcd-steps.*) ;;",
+        '  *) printf \'stranger %s\\n%s\\n\' "$d" "${f##*/}"; break;; esac; done; done',
         f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
         f"spaces {quoted(written_paths(cluster, node))}",
         "listening",
         "true",
     ]
     return lines
+
+
+def _ours(cluster: Cluster, node: Node) -> set[str]:
+    """What may lie in a directory of ours before there is a member: our other directories, and what leads to them."""
+    paths = [PurePosixPath(path) for path in (*written_paths(cluster, node), f"{node.paths.data}/member")]
+    return {str(each) for path in paths for each in (path, *path.parents)}
 
 
 def written_paths(cluster: Cluster, node: Node) -> list[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from steps.core.errors import PluginError
 
 if TYPE_CHECKING:
     import jinja2
@@ -15,13 +18,32 @@ TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
 
 
 def render(template: str, directories: Sequence[Path], **values: object) -> str:
-    """The first `template` in `directories`, then in templates/. Raises jinja2.UndefinedError for a missing value."""
-    return str(compiled(template, directories).render(**values))
+    """The first `template` in `directories`, then in templates/. Raises PluginError where it is no template for that.
+
+    A value that is missing is an error, never an empty text.
+    """
+    found = compiled(template, directories)
+    with _blamed(found.filename or template):
+        return found.render(**values)
 
 
 def compiled(template: str, directories: Sequence[Path]) -> jinja2.Template:
     """See render; kept, for to compile it takes longer than to render it for twenty nodes."""
-    return _environment(tuple(directories)).get_template(template)
+    with _blamed(template):
+        return _environment(tuple(directories)).get_template(template)
+
+
+@contextmanager
+def _blamed(template: str) -> Iterator[None]:
+    import jinja2
+
+    try:
+        yield
+    except jinja2.TemplateError as error:
+        where = f"{getattr(error, 'filename', None) or template}, line {getattr(error, 'lineno', '?')}"
+        raise PluginError(
+            f"{where}: {error.message}", hint="a template of one's own extends the shipped one"
+        ) from error
 
 
 @functools.cache

@@ -11,6 +11,10 @@ from steps.core.node.look_script import pid_lines
 from steps.core.node.places import PROCESS_UNIT
 
 UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
+# A unit that is new to systemd is read when it is asked for, and a reload takes a tenth of a second.
+RELOAD = (
+    '[ "$(systemctl show etcd.service --property=NeedDaemonReload)" = NeedDaemonReload=no ] || systemctl daemon-reload'
+)
 STOP_SECONDS = 90  # systemd's own patience before it kills
 
 
@@ -48,6 +52,7 @@ def start_script(cluster: Cluster, node: Node) -> str:
     if cluster.systemd:
         # The start limit may have been hit before the cause was mended.
         return (
+            f"{RELOAD} || exit 1\n"  # a run may have ended between the unit and its reload
             "systemctl reset-failed etcd.service 2>/dev/null\n"
             f'o=$(timeout {UP} systemctl --quiet restart etcd.service 2>&1 </dev/null) || [ -z "$o" ] ||\n'
             "  { printf '%s\\n' \"$o\" >&2; exit 1; }\n"

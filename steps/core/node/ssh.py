@@ -84,7 +84,13 @@ class _ChannelPipe:
     def __init__(self, connection: Connection, command: str) -> None:
         self._channel = connection.transport.open_session(window_size=_WINDOW, timeout=connection.connect_timeout)
         self._channel.set_combine_stderr(True)
-        self._channel.exec_command(command)
+        # paramiko waits for sshd's answer for ever; a channel that is closed ends that.
+        late = threading.Timer(connection.connect_timeout, self._channel.close)
+        late.start()
+        try:
+            self._channel.exec_command(command)
+        finally:
+            late.cancel()
 
     def send(self, data: bytes) -> None:
         self._channel.settimeout(session.STALL)
@@ -252,6 +258,10 @@ class Ssh:
             raise ConnectionRefused(
                 f"{where} refused the login (tried {', '.join(map(str, keys))}): {error}",
                 hint="check [ssh] user and key, or the host's authorized_keys",
+            ) from error
+        except paramiko.hostkeys.InvalidHostKey as error:
+            raise ConnectionRefused(
+                f"{self.known_hosts} has a line that is none: {error.line}", hint="mend that line, or remove it"
             ) from error
         except socket.gaierror as error:
             raise ConnectionRefused(f"{where}: the name cannot be resolved: {error.strerror}") from error

@@ -162,7 +162,8 @@ class _Download:
                 "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
             )
         except broken.ProxyError as error:
-            raise self.unavailable(f"the proxy of {variable} ({proxy}) does not serve: {_reason(error)}") from error
+            where = proxy.rpartition("@")[2]  # what stands before it is a login
+            raise self.unavailable(f"the proxy of {variable} ({where}) does not serve: {_reason(error)}") from error
         except (broken.NewConnectionError, broken.ConnectTimeoutError, broken.SSLError) as error:
             certificate = isinstance(_root(error), ssl.SSLCertVerificationError)
             if self.met and not certificate:
@@ -178,7 +179,7 @@ class _Download:
     def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
         parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise self.unavailable(f"the proxy of {variable} ({proxy}) is neither http nor https")
+            raise self.unavailable(f"the proxy of {variable} ({proxy.rpartition('@')[2]}) is neither http nor https")
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
         return urllib3.ProxyManager(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",

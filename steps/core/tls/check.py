@@ -24,9 +24,13 @@ _Wanted = tuple["Node", int, "Pair | None"]  # with whom, at which port, with wh
 
 @dataclass
 class Found:
-    """`not_after`: of the certificate that the client port shows."""
+    """`rejected`: those of the problems that speak against the node's own pair, and not for a member that hangs.
+
+    `not_after`: of the certificate that the client port shows.
+    """
 
     problems: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     not_after: datetime | None = None
 
@@ -37,6 +41,8 @@ def check(ctx: Context, node: Node) -> Found:
 
     All as seen from the node: etcd's peer port also compares a client certificate's SANs with where it comes from.
     """
+    if ctx.store.ca() is None:
+        return Found(["this controller has no CA: copy ca and certs from the one that made the cluster"])
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
     wanted: list[_Wanted] = [(node, node.client_port, None), (node, node.peer_port, None)]
@@ -76,10 +82,13 @@ def _port(port: str, bare: Handshake, shaken: Handshake | None, serial: int | No
         found.problems.append(f"{port}: without a certificate {_said(bare)}, an alert was expected")
     if shaken is None or unchecked is not None:
         return
+    wrong = ""
     if not shaken.accepted:
-        found.problems.append(f"{port} does not take its certificate: {_said(shaken)}")
+        wrong = f"{port} does not take its certificate: {_said(shaken)}"
     elif serial is not None and shaken.serial != serial:
-        found.problems.append(f"{port} shows another certificate than the one last issued")
+        wrong = f"{port} shows another certificate than the one last issued"
+    found.problems += [wrong] if wrong else []
+    found.rejected += [wrong] if wrong and shaken.outcome in ("accepted", "refused", "untrusted") else []
 
 
 def _shake(ctx: Context, through: Node, to: Node, port: int, pair: Pair | None) -> Handshake:

@@ -93,6 +93,10 @@ class Store:
             directory = home / (home / "live").readlink()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CertificateError(
+                str(home / "live"), ["not a link"], hint="copy the work directory again, with its links: cp -a, or tar"
+            ) from error
         hint = f"move {home} away, then: invoke certs"
         files = (directory / "cert.pem", directory / "key.pem")
         try:
