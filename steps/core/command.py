@@ -69,7 +69,7 @@ class Command:
         cluster = config.load(file, options=plugins.options())
         problems = plugins.validate(cluster)
         if problems:
-            raise ConfigError(str(file), problems)
+            raise ConfigError(str(file), config.located(file, problems))
         for warning in cluster.warnings:
             self.report.warn(warning)
         return cluster

@@ -256,6 +256,43 @@ def test_on_change_runs_once_after_the_files_and_only_with_a_change(old: Path) -
     assert "log" not in upload(files, looked(files)).script
 
 
+@pytest.mark.parametrize(
+    ("command", "then", "out"),
+    [
+        ("exit 9", [], "ok 0\nok 1\nundone 0\nundone 1\n"),
+        ("true", [File("/proc/nowhere/x", "")], "ok 0\nok 1\nundone 0\nundone 1\n"),  # it is not reached
+        ("kill $$", [], None),  # as a lost connection ends it
+    ],
+)
+def test_a_file_whose_on_change_did_not_end_well_is_as_it_was(
+    old: Path, command: str, then: list[Resource], out: str | None
+) -> None:
+    before = old.stat()
+    files = [
+        File(str(old), "new", 0o600, on_change=(command,)),
+        File(f"{old.parent}/made", "new", on_change=(command,)),
+    ]
+    given = upload([*files, *then])
+    if out is None:
+        process = subprocess.run(["sh", "-c", given.script], check=False, capture_output=True)
+        assert process.returncode == 143
+    else:
+        done = run(given)
+        assert (done.ok, done.out) == (False, out)
+    assert (old.read_text(), mode(old), old.stat().st_mtime) == ("old", before.st_mode & 0o7777, before.st_mtime)
+    assert [path.name for path in old.parent.iterdir()] == ["etcd"]
+    assert run(upload([File(str(old), "new", 0o600, on_change=("true",))])).ok
+    assert old.read_text() == "new"
+    assert [path.name for path in old.parent.iterdir()] == ["etcd"]
+
+
+def test_a_directory_just_below_the_root() -> None:
+    script = upload([Directory("/etcd-of-nobody", 0o700)]).script
+    stub = 'mkdir() { echo "mkdir $*"; }; chmod() { :; }\n'
+    ran = subprocess.run(["sh", "-c", stub + script], capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("mkdir -m 0700 -- /etcd-of-nobody\nok 0\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_script_that_is_told_to_end_removes_what_it_staged(old: Path, blob: Blob, number: signal.Signals) -> None:
     process = halfway(upload([File(str(old), blob)]), old.parent)

@@ -213,6 +213,24 @@ def etcd_steps():
 """
 
 
+SHOWN = """
+import subprocess
+
+from steps.api import Step, hookimpl
+
+class Shown(Step):
+    name = "shown"
+    after = "env"
+
+    def prepare(self, cluster, nodes, ctx):
+        ctx.say(subprocess.run(["env"], capture_output=True, text=True, check=True).stdout)
+
+@hookimpl
+def etcd_steps():
+    return [Shown()]
+"""
+
+
 @pytest.mark.parametrize(("end", "code"), [("pass", 0), ('raise StepFailed("it broke")', 1)])
 def test_a_full_disk_ends_the_log_and_neither_the_run_nor_its_exit_code(clone: Path, end: str, code: int) -> None:
     (clone / "etcd.toml").write_text(ALONE)
@@ -235,6 +253,78 @@ def test_a_log_that_cannot_be_begun_breaks_no_run(clone: Path) -> None:
     assert (code, err) == (0, "")
     assert f"warning: from here on nothing is kept in {work}/log: File exists" in out
     assert (work / "ca" / "ca.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("init --nodes a=10.0.0.1 --out /proc/nowhere/etcd.toml", "/proc/nowhere/etcd.toml"),
+        ("client kube --out /proc/nowhere", "/proc/nowhere"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_no_traceback(clone: Path, words: str, said: str) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    assert invoke(clone, "ca")[0] == 0
+    code, _, err = invoke(clone, words)
+    assert code == 1
+    assert err.startswith("error: on this machine: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_client_goes_where_one_says_and_changes_nothing_else_there(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    out = clone / "shared"
+    out.mkdir(mode=0o755)
+    assert invoke(clone, f"ca client kube --out {out}")[0] == 0
+    assert out.stat().st_mode & 0o777 == 0o755
+    assert (out / "kube-key.pem").stat().st_mode & 0o777 == 0o600
+    (out / "ca.pem").write_text("another CA's")
+    code, _, err = invoke(clone, f"client kube --out {out}")
+    assert (code, f"{out}/ca.pem is another CA's" in err) == (3, True)
+    assert (out / "ca.pem").read_text() == "another CA's"
+
+
+def test_a_dry_run_writes_no_file_at_all(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    before = sorted(clone.rglob("*"))
+    code, out, _ = invoke(clone, "--dry init --nodes a=10.0.0.1 --out new.toml")
+    assert (code, "new.toml will be written" in out, 'name = "a"' in out) == (0, True, True)
+    for kind in ("step", "backend"):
+        code, out, _ = invoke(clone, f"--dry plugin.new --name motd --kind {kind}")
+        assert (code, "motd.py will be written" in out or "will be written" in out) == (0, True)
+    assert sorted(clone.rglob("*")) == before
+
+
+def test_an_unknown_backend_is_told_with_those_that_there_are(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE + '\n[tls]\nbackend = "vault"\n')
+    (clone / "plugins" / "own.py").write_text(
+        "from steps.api import hookimpl\n\n"
+        "@hookimpl\ndef etcd_cert_backend(name):\n    return object() if name in ('step', 'ours') else None\n"
+    )
+    line = ALONE.count("\n") + 3
+    code, _, err = invoke(clone, "ca")
+    assert code == 2
+    assert f"line {line}: tls.backend: no plugin offers 'vault' (there are builtin, ours, step;" in err
+
+
+def test_a_template_that_is_none_names_its_line(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "own").mkdir()
+    (clone / "own" / "etcd.sh.j2").write_text("\n{% if %}\n")
+    (clone / "plugins" / "own.py").write_text(
+        f"from steps.api import hookimpl\n\n@hookimpl\ndef etcd_template_dirs():\n    return [{str(clone / 'own')!r}]\n"
+    )
+    code, _, err = invoke(clone, "--dry units")
+    assert "Traceback" not in err
+    assert (code, "etcd.sh.j2, line 2: " in err) == (2, True)
+
+
+def test_the_environment_of_what_we_start_has_no_password(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "plugins" / "shown.py").write_text(SHOWN)
+    code, out, _ = invoke(clone, "shown", INVOKE_SUDO_PASSWORD="hunter2")
+    assert (code, "hunter2" in out) == (0, False)
 
 
 def test_a_work_directory_that_cannot_be_written_to_is_refused(clone: Path) -> None:

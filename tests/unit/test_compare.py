@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.core.digest import digest
+from steps.core.errors import Refused
 from steps.core.node.compare import Change, changes, seen_after, unified, with_block
 from steps.core.node.look import Entry, Look
 from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
@@ -157,6 +158,18 @@ BLOCKS = {
 @pytest.mark.parametrize(("before", "after"), BLOCKS.values(), ids=BLOCKS)
 def test_a_block_is_put(before: str, after: str) -> None:
     assert with_block(before, HOSTS) == after
+
+
+def test_a_file_that_was_not_read_gets_no_block() -> None:
+    """It would lose all that is in it."""
+    with pytest.raises(Refused, match="/etc/hosts cannot be read, or is larger than 64 KB"):
+        changes([HOSTS], look(HOSTS, Entry("file", content=None)), owners=True)
+
+
+def test_a_diff_shows_on_any_terminal() -> None:
+    told = unified("/etc/hosts", "caf\udce9\n", "cafe\n")
+    assert told.encode()
+    assert "+cafe" in told
 
 
 def test_a_block_that_lost_its_end_loses_nobodys_line() -> None:

@@ -5,32 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from clusters import on_hosts
+from views import CLUSTER, FINE, URLS, member, status, without
 
-from steps.core.etcd.ask import Member, Status, View
+from steps.core.etcd.ask import Member, View
 from steps.core.etcd.gate import LAG, healthy, problems
-
-CLUSTER = on_hosts()
-URLS = [CLUSTER.client_url(node) for node in CLUSTER.nodes]
-IDS = ("a1", "b2", "c3")
-
-
-def status(number: int, **changes: object) -> Status:
-    usual = Status(URLS[number], IDS[number], "ff", "a1", "3.5.16", 7, 100, 100, learner=False, db_size=1, errors=())
-    return replace(usual, **changes)
-
-
-def member(number: int, **changes: object) -> Member:
-    node = CLUSTER.nodes[number]
-    usual = Member(IDS[number], node.name, (CLUSTER.peer_url(node),), (CLUSTER.client_url(node),), learner=False)
-    return replace(usual, **changes)
-
-
-FINE = View(
-    statuses={URLS[n]: status(n) for n in range(3)},
-    health=dict.fromkeys(URLS, ""),
-    members=tuple(member(n) for n in range(3)),
-)
 
 
 def with_status(number: int, **changes: object) -> View:
@@ -39,11 +17,6 @@ def with_status(number: int, **changes: object) -> View:
 
 def with_members(*members: Member) -> View:
     return replace(FINE, members=members)
-
-
-def without(number: int, reason: str = "connection refused") -> View:
-    statuses = {url: status for url, status in FINE.statuses.items() if url != URLS[number]}
-    return replace(FINE, statuses=statuses, health={**FINE.health, URLS[number]: reason})
 
 
 def test_the_gate_is_open() -> None:

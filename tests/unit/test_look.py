@@ -77,6 +77,26 @@ def test_every_kind_of_path(tmp_path: Path, cluster: Cluster) -> None:
     assert f"{root}/absent" not in entries
 
 
+def test_a_link_to_a_directory_is_that_directory(tmp_path: Path, cluster: Cluster) -> None:
+    (tmp_path / "disk").mkdir(mode=0o700)
+    (tmp_path / "data").symlink_to("disk")
+    (tmp_path / "broken").symlink_to("nowhere")
+    paths = [str(tmp_path / name) for name in ("data", "broken")]
+    entries = looked(cluster, [Directory(path) for path in paths]).entries
+    assert [entries[path].kind for path in paths] == ["dir", "link"]
+    assert entries[paths[0]].mode == 0o700
+
+
+def test_who_else_lives_in_a_directory_of_ours(cluster: Cluster) -> None:
+    paths = cluster.nodes[0].paths
+    for path in (paths.data, paths.wal, paths.cert, f"{paths.data}/member", f"{paths.data}/lost+found"):
+        Path(path).mkdir(parents=True)
+    assert looked(cluster).strangers == {}
+    (Path(paths.data) / ".pgpass of\ta user").touch()
+    (Path(paths.cert) / "server.key").touch()
+    assert looked(cluster).strangers == {paths.data: ".pgpass of\ta user", paths.cert: "server.key"}
+
+
 def test_what_is_secret_large_or_no_text_is_not_read(tmp_path: Path, cluster: Cluster) -> None:
     for name in ("key", "etcd", "big"):
         (tmp_path / name).write_text("PRIVATE" * 10_000)

@@ -296,6 +296,16 @@ def test_a_damaged_pair_names_its_file(tmp_path: Path, file: str, content: bytes
         assert str(path) in caught.value.message
 
 
+def test_a_copy_that_lost_its_links_says_how_to_copy(tmp_path: Path) -> None:
+    issued(tmp_path)
+    live = tmp_path / "certs" / "etcd-1" / "live"
+    live.unlink()
+    live.mkdir()
+    with pytest.raises(CertificateError, match="not a link") as caught:
+        Store(tmp_path).pair("etcd-1")
+    assert "cp -a" in caught.value.hint
+
+
 # -- killed -------------------------------------------------------------------------------------------------------
 
 TOUCHING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chmod"}

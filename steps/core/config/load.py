@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -316,6 +317,12 @@ def _without(table: Mapping[str, Any], bad: set[KeyPath], path: KeyPath = ()) ->
         for key, value in table.items()
         if (*path, key) not in bad
     }
+
+
+def located(file: Path, problems: Iterable[Problem]) -> list[Problem]:
+    """The same problems, with the lines of their keys in that file."""
+    lines = {dotted(path): line for path, line in key_lines(file.read_text(encoding="utf-8")).items()}
+    return [replace(each, line=lines.get(each.key) or lines.get(each.key.partition("[")[0], 0)) for each in problems]
 
 
 def _line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:

@@ -104,11 +104,15 @@ def ports(nodes: Nodes, etcd: Etcd, hosts: Hosts) -> Iterator[Finding]:
             ("nodes", index, "peer_port"): node.peer_port,
             **({("etcd", "metrics_port"): etcd.metrics_port} if etcd.metrics_port else {}),
         }
-        for path, port in listeners.items():
+        places = [(path, node.ip, port) for path, port in listeners.items()]
+        if hosts.transport == "local" and node.ip not in {"127.0.0.1", "::1"}:
+            # As own_urls has it.
+            places.append((("nodes", index, "client_port"), "127.0.0.1", node.client_port))
+        for path, ip, port in places:
             owner = f"{path[-1]} of nodes[{index}]"
-            first = seen.setdefault((node.ip, port), owner)
+            first = seen.setdefault((ip, port), owner)
             if first != owner:
-                message = f"found {node.ip} port {port} twice: {owner} and {first}"
+                message = f"found {ip} port {port} twice: {owner} and {first}"
                 found.setdefault(path, Finding(path, message))
     yield from found.values()
 

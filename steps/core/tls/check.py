@@ -60,15 +60,13 @@ def check(ctx: Context, node: Node) -> Found:
         _port(f"{kind} port {port}", met[node.name, port, False], met.get((node.name, port, True)), serial, found)
     served = met.get((node.name, node.client_port, True))
     found.not_after = served.not_after if served is not None else None
-    others = {
-        to: came for to in ctx.cluster.nodes if to is not node and (came := met.get((to.name, to.peer_port, True)))
-    }
+    others = [(to, met[to.name, to.peer_port, True]) for to in ctx.cluster.nodes if to is not node and own is not None]
     found.problems += [
         f"{to.name}'s peer port {to.peer_port} does not take its certificate: {_said(came)}"
-        for to, came in others.items()
-        if came and not came.accepted and came.outcome != "not checked"
+        for to, came in others
+        if not came.accepted and came.outcome != "not checked"
     ]
-    if unchecked := [to.name for to, came in others.items() if came and came.outcome == "not checked"]:
+    if unchecked := [to.name for to, came in others if came.outcome == "not checked"]:
         found.warnings.append(f"whether {' and '.join(unchecked)} take its certificate was not checked either")
     return found
 

@@ -1,0 +1,218 @@
+"""What handshakes with a member's ports mean, and whether its certificate may be left there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import paramiko
+import pytest
+from clusters import seen
+from views import CLUSTER, FINE
+
+from steps.certs import Certs, prune
+from steps.core.errors import NodeFailed
+from steps.core.etcd import rolling
+from steps.core.model import Node
+from steps.core.node.hosts import Hosts, NotForwarded
+from steps.core.node.look import Look, Process
+from steps.core.tls import check
+from steps.core.tls.check import Found
+from steps.core.tls.handshake import Handshake
+
+FIRST, SECOND, THIRD = CLUSTER.nodes
+GOOD, ALERT = Handshake("accepted", "200", serial=7), Handshake("refused", "certificate required")
+FORBIDDEN = NotForwarded("the sshd of etcd-1 forbids forwarding (AllowTcpForwarding)")
+
+
+def shaken(monkeypatch: pytest.MonkeyPatch, over: Mapping[tuple[str, int, bool], Handshake | Exception]) -> Found:
+    """What is found on etcd-1: `over` are (host, port, with a certificate) that do something else than they should."""
+
+    def probe(connect: Callable[[float], tuple[str, int]], *, cert: Path | None, **_more: object) -> Handshake:
+        host, port = connect(0)
+        met = over.get((host, port, cert is not None), GOOD if cert else ALERT)
+        if isinstance(met, Exception):
+            raise met
+        return met
+
+    pair = SimpleNamespace(cert=b"", cert_file=Path("cert.pem"), key_file=Path("key.pem"))
+    store = SimpleNamespace(pair=lambda _name: pair, ca=lambda: b"ca")
+    ctx = SimpleNamespace(cluster=CLUSTER, store=store, dial=lambda _through, ip, port, direct: (ip, port))
+    monkeypatch.setattr(check, "probe", probe)
+    monkeypatch.setattr(check.pki, "read", lambda _pem: [SimpleNamespace(serial_number=7)])
+    return check.check(ctx, FIRST)  # type: ignore[arg-type]  # a stand-in
+
+
+def test_all_ports_are_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shaken(monkeypatch, {})
+    assert (found.problems, found.rejected, found.warnings) == ([], [], [])
+
+
+OTHER = Handshake("accepted", "200", serial=8)
+SILENT = Handshake("timed out", "")
+MET: dict[str, tuple[dict[tuple[str, int, bool], Handshake | Exception], str, bool]] = {
+    "anybody is let in": (
+        {(FIRST.ip, 2379, False): GOOD},
+        "client port 2379: without a certificate it is accepted",
+        False,
+    ),
+    "another certificate": ({(FIRST.ip, 2380, True): OTHER}, "peer port 2380 shows another certificate", True),
+    "not taken": ({(FIRST.ip, 2379, True): ALERT}, "client port 2379 does not take its certificate", True),
+    "it hangs": ({(FIRST.ip, 2379, True): SILENT}, "does not take its certificate: it does not answer", False),
+    "a peer does not take it": ({(SECOND.ip, 2380, True): ALERT}, "etcd-2's peer port 2380 does not take", False),
+    "a peer is gone": ({(THIRD.ip, 2380, True): Handshake("unreachable", "")}, "etcd-3's peer port 2380", False),
+}
+
+
+@pytest.mark.parametrize(("over", "said", "rejected"), MET.values(), ids=MET)
+def test_what_a_port_does_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+    over: dict[tuple[str, int, bool], Handshake | Exception],
+    said: str,
+    rejected: bool,  # noqa: FBT001 - a column
+) -> None:
+    found = shaken(monkeypatch, over)
+    (problem,) = found.problems
+    assert said in problem
+    assert found.rejected == ([problem] if rejected else [])
+
+
+def test_what_nobody_can_see_is_named_and_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {(node.ip, 2380, True): FORBIDDEN for node in CLUSTER.nodes}
+    found = shaken(monkeypatch, own)
+    assert found.problems == []
+    assert found.warnings == [
+        f"peer port 2380 was not checked: {FORBIDDEN}",
+        "whether etcd-2 and etcd-3 take its certificate was not checked either",
+    ]
+
+
+def test_a_controller_without_the_ca_says_so() -> None:
+    ctx = SimpleNamespace(cluster=CLUSTER, store=SimpleNamespace(ca=lambda: None))
+    (problem,) = check.check(ctx, FIRST).problems  # type: ignore[arg-type]  # a stand-in
+    assert problem.startswith("this controller has no CA")
+
+
+# -- where sshd forbids forwarding --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "direct", "kind"),
+    [
+        (paramiko.ChannelException(1, "Administratively prohibited"), False, NotForwarded),
+        (paramiko.ChannelException(1, "Administratively prohibited"), True, NotForwarded),  # nobody listens here
+        (paramiko.ChannelException(2, "Connect failed"), True, ConnectionRefusedError),
+        (paramiko.SSHException("SSH session not active"), True, ConnectionRefusedError),
+        (EOFError(), True, ConnectionRefusedError),
+    ],
+)
+def test_why_there_is_no_channel(
+    raised: Exception,
+    direct: bool,  # noqa: FBT001 - a column
+    kind: type[Exception],
+) -> None:
+    def dial(*_words: object) -> None:
+        raise raised
+
+    hosts = Hosts(CLUSTER, locked=False, dry=True)
+    hosts._ssh = SimpleNamespace(dial=dial)  # type: ignore[assignment]
+    with pytest.raises(kind):
+        hosts.dial(FIRST, ("127.0.0.1", 9), direct=direct)
+
+
+def test_who_cannot_be_asked_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dial(_through: Node, ip: str, _port: int) -> None:
+        raise FORBIDDEN if ip == SECOND.ip else ConnectionRefusedError
+
+    ctx: Any = SimpleNamespace(cluster=CLUSTER, dial=dial)
+    with pytest.raises(rolling.Unhealthy, match=r"still missing: etcd-3$"):
+        rolling._refuse_to_wait_in_vain(ctx, [FIRST])
+
+
+# -- a rotation ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ctx:
+    """Members of which those in `living` run; `found`: what their ports do; `shut`: what keeps the gate shut."""
+
+    living: Sequence[str]
+    found: Mapping[str, Found] = field(default_factory=dict)
+    cluster: Any = CLUSTER
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        return {node.name: self.look(node) for node in CLUSTER.nodes}
+
+    def look(self, node: Node) -> Look:
+        return seen(CLUSTER, process=Process(5, "x", (), 0) if node.name in self.living else None)
+
+    def say(self, message: str, node: Node) -> None:
+        self.said.append(f"{node.name}: {message}")
+
+    warn = say
+
+
+def rotate(
+    monkeypatch: pytest.MonkeyPatch, ctx: Ctx, changing: Sequence[Node], problems: Sequence[str] = ()
+) -> list[list[str]]:
+    """The batches that were swapped in."""
+    monkeypatch.setattr(check, "check", lambda _ctx, node: ctx.found.get(node.name, Found()))
+    monkeypatch.setattr("steps.certs.ask", lambda _ctx, _node: FINE)
+    monkeypatch.setattr("steps.certs.problems", lambda _cluster, _view: list(problems))
+    step, done = Certs(), []
+    for batch in step.batches(CLUSTER, changing, ctx):  # type: ignore[arg-type]  # a stand-in
+        done.append([node.name for node in batch])
+        ctx.found = {
+            **ctx.found,
+            **{name: found for name, found in getattr(ctx, "then", {}).items() if name in done[-1]},
+        }
+        step.settle(CLUSTER, batch, ctx)  # type: ignore[arg-type]  # see above
+    return done
+
+
+REJECTED = Found(["peer port 2380 does not take its certificate"], ["peer port 2380 does not take its certificate"])
+NAMES = [node.name for node in CLUSTER.nodes]
+
+
+def test_one_by_one_where_members_live_and_at_once_where_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = Ctx(NAMES)
+    assert rotate(monkeypatch, ctx, CLUSTER.nodes) == [["etcd-1"], ["etcd-2"], ["etcd-3"]]
+    assert ctx.said == [f"{name}: the new certificate is served on both ports" for name in NAMES]
+    assert rotate(monkeypatch, Ctx([]), CLUSTER.nodes) == [NAMES]
+
+
+@pytest.mark.parametrize("shut", [[], ["etcd-1 is unhealthy"]], ids=["the gate looks open", "the gate is shut"])
+def test_a_run_after_one_that_stopped_goes_no_further(monkeypatch: pytest.MonkeyPatch, shut: list[str]) -> None:
+    with pytest.raises(NodeFailed, match="etcd-1: its new certificate does not serve"):
+        rotate(monkeypatch, Ctx(NAMES, {"etcd-1": REJECTED}), [SECOND, THIRD], shut)
+
+
+def test_a_member_that_hangs_does_not_keep_the_others_from_a_new_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = Found(["client port 2379 does not take its certificate: it does not answer"])
+    ctx = Ctx(NAMES, {"etcd-1": hangs})
+    assert len(rotate(monkeypatch, ctx, CLUSTER.nodes, ["etcd-1 does not answer"])) == 3
+    with pytest.raises(NodeFailed, match="it does not answer"):  # but on a healthy cluster one that hangs is new
+        rotate(monkeypatch, ctx, CLUSTER.nodes)
+
+
+def test_what_was_not_checked_is_not_said_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = Ctx(NAMES, {name: Found(warnings=["peer port 2380 was not checked"]) for name in NAMES})
+    rotate(monkeypatch, ctx, CLUSTER.nodes)
+    assert ctx.said == [f"{name}: peer port 2380 was not checked" for name in NAMES]
+
+
+def test_the_live_generation_stays_whatever_the_clock_says(tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    for age, name in enumerate(("gen-live", "gen-b", "gen-a")):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    (tmp_path / "live").symlink_to("gen-live")
+    subprocess.run(["sh", "-euc", prune(str(tmp_path))], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"live", "gen-live", "gen-a"}
