@@ -65,6 +65,8 @@ def cut_short(cluster: Deployed, seconds: float, number: signal.Signals, *args: 
     if process.returncode == 0:
         assert whole - seconds < ENDING, f"it did not heed the signal: {how}"
         return whole
+    if process.returncode == INTERRUPTED and "restarted: " in out:
+        assert "THE LAST OF THEM" in out, how
     expected = {-number, *([INTERRUPTED] if working else [INTERRUPTED, 1])}
     assert process.returncode in (expected if number != signal.SIGKILL else {-number}), how
     return 0

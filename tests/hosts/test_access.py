@@ -277,6 +277,30 @@ def test_settings_of_ssh_config(lab: Lab, hosts: list[Host], config: Config, hea
         assert "for root from" not in host.sh("journalctl -q -o cat -t sshd")
 
 
+def test_an_sshd_that_forbids_forwarding(lab: Lab, hosts: list[Host], config: Config, healed: None) -> None:
+    """Ports are asked from here, and what cannot be asked is named; nothing is called ill for it."""
+    for host in hosts:
+        host.sh("echo AllowTcpForwarding no > /etc/ssh/sshd_config.d/forwarding.conf; systemctl restart ssh")
+    file = config()
+    said = works(lab.invoke(file, "all"))
+    assert "lab is healthy" in said
+    assert said.count("client port 2379 was not checked") == 0
+    for host in hosts:
+        forbidden = f"the sshd of {host.name} forbids forwarding (AllowTcpForwarding)"
+        assert f"{host.name}: peer port 2380 was not checked: {forbidden}" in said
+    said = works(lab.invoke(file, "certs", "--renew"))
+    assert "is served on both ports" not in said
+    assert said.count("issued") == 4
+    for host in hosts:  # and from here nobody reaches etcd either
+        host.net("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }")
+        host.net("nft", f"add rule inet t c ip saddr {TOOLS} tcp dport {{ 2379, 2380 }} drop")
+    works(lab.invoke(file, "stop", "--node", hosts[2].name))
+    works(lab.invoke(file, "start", "--node", hosts[2].name))
+    said = works(lab.invoke(file, "verify"))
+    assert "lab is healthy" in said
+    assert said.count("client port 2379 was not checked") == 3
+
+
 def test_ipv6(lab: Lab, hosts: list[Host], config: Config) -> None:
     file = config(nodes=[{"name": host.name, "ip": host.ip6} for host in hosts])
     said = works(lab.invoke(file, "all"))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
 import time
 from functools import partial
 from pathlib import Path
@@ -12,8 +18,11 @@ from deploy import Deployed, Done, deploy, pids
 from host import Host, each
 from invariants import intact
 from lab import Lab
+from processes import daemon, wait
 from releases import Releases
 from runs import Running, ended, started
+
+from steps.core.release.binaries import own_arch
 
 BINARY = "/usr/local/bin/etcd"
 SSHD = "pkill -{} -f 'sshd.*: roo[t]'"  # of every connection
@@ -59,6 +68,82 @@ def test_a_version_that_the_mirror_lacks(cluster: Deployed, writing: Writing) ->
     cluster.config.write_text(config)
     assert "/v3.5.99/" in said
     assert "404" in said
+
+
+VERSION, EVIL = "3.5.99", "3.5.98"  # nobody has these; the second one's tarball is not what it should be
+PORT = 8090
+SECURE, PLAIN = f"https://127.0.0.1:{PORT}", f"http://127.0.0.1:{PORT + 1}"
+PROXY = "http://somebody:hunter2@127.0.0.1:9"
+MIRRORS: dict[str, tuple[str, str, dict[str, str], str]] = {
+    "it fails again and again": (f"{PLAIN}/failing", VERSION, {}, "HTTP 503"),
+    "https leads to http": (f"{SECURE}/plain", VERSION, {}, "refused the redirect"),
+    "a proxy that is not there": (
+        "https://mirror.invalid",
+        VERSION,
+        {"HTTPS_PROXY": PROXY},
+        "the proxy of HTTPS_PROXY",
+    ),
+    "a body that is cut off": (f"{PLAIN}/cut", VERSION, {}, "gave up after"),
+    "another digest": (f"{PLAIN}/mismatch", VERSION, {}, f"expected sha256 {'0' * 64}"),
+    "SHA256SUMS lacks the file": (f"{PLAIN}/lacking", VERSION, {}, "SHA256SUMS lacks etcd-v3.5.99-linux-"),
+    "SHA256SUMS is a page": (f"{PLAIN}/html", VERSION, {}, "SHA256SUMS"),
+    "a tarball with a link in a binary's place": (f"{PLAIN}/good", EVIL, {}, "etcd"),
+}
+
+
+@pytest.fixture(scope="module")
+def mirrors(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two servers in the lab, one with TLS; the certificate that vouches for it."""
+    root = tmp_path_factory.mktemp("mirror")
+    for version, link in ((VERSION, False), (EVIL, True)):
+        name = f"etcd-v{version}-linux-{own_arch()}"
+        (root / f"v{version}").mkdir()
+        with tarfile.open(root / f"v{version}" / f"{name}.tar.gz", "w:gz") as tar:
+            for binary in ("etcd", "etcdctl"):
+                info = tarfile.TarInfo(f"{name}/{binary}")
+                info.size = 0 if link else 100_000
+                info.type, info.linkname = (tarfile.SYMTYPE, "/bin/sh") if link else (tarfile.REGTYPE, "")
+                tar.addfile(info, io.BytesIO(os.urandom(info.size)))
+        digest = hashlib.sha256((root / f"v{version}" / f"{name}.tar.gz").read_bytes()).hexdigest()
+        (root / f"v{version}" / "SHA256SUMS").write_text(f"{digest}  {name}.tar.gz\n")
+    pair = [str(root / name) for name in ("cert.pem", "key.pem")]
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=mirror"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]]
+    subprocess.run(["openssl", *words.split(), *names], check=True, capture_output=True)
+    for port, more in ((PORT, pair), (PORT + 1, [])):
+        argv = [sys.executable, str(Path(__file__).with_name("mirror.py")), str(port), str(root), *more]
+        log = lab.state / f"mirror-{port}.log"
+        daemon([*lab.inside, *argv], pid=log.with_suffix(".pid"), log=log)
+        listening = ["ss", "--no-header", "--listening", "--tcp", "--numeric", f"sport = :{port}"]
+        wait(lambda listening=listening: bool(lab.output(listening)), 10, f"no mirror: see {log}")  # type: ignore[misc]
+    return Path(pair[0])
+
+
+@pytest.mark.parametrize("how", MIRRORS)
+def test_a_mirror_that_misbehaves(cluster: Deployed, writing: Writing, mirrors: Path, how: str) -> None:
+    mirror, version, env, said = MIRRORS[how]
+    config = cluster.config.read_text()
+    cluster.edit(etcd={"version": version}, release={"mirror": mirror})
+    with intact(cluster, writing, still=cluster.hosts):
+        done = cluster.invoke("download", code=1, env={"SSL_CERT_FILE": str(mirrors), **env})
+    cluster.config.write_text(config)
+    assert said in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    assert not [path for path in (cluster.lab.state / "cache").rglob("*") if version in path.name and path.is_dir()]
+
+
+def test_a_binary_that_does_not_run_on_the_node_replaces_none(cluster: Deployed, writing: Writing) -> None:
+    host = cluster.hosts[0]
+    before = binaries(host)
+    host.sh("mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec /usr/local/bin")
+    try:
+        with intact(cluster, writing):
+            said = cluster.invoke("distribute", "--node", host.name, code=3).stderr
+    finally:
+        host.sh("umount /usr/local/bin")
+    assert f"{host.name}: distribute failed at: {BINARY}" in said
+    assert "Permission denied" in said
+    assert binaries(host) == before
 
 
 def test_a_tarball_with_another_digest_than_the_pinned_one(cluster: Deployed, writing: Writing) -> None:

@@ -28,13 +28,28 @@ def pace(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory)
 def test_a_first_run(
     pace: float, lab: Lab, moments: Moments, tmp_path_factory: pytest.TempPathFactory, number: signal.Signals
 ) -> None:
-    """Each run goes on where the one before was ended; one that comes to its end is followed by empty hosts."""
-    cluster, left, fresh = described(lab, tmp_path_factory.mktemp("first")), pace, True
-    seen = kept(cluster)
+    """Each run that is ended is followed by one that is left alone, and then by empty hosts."""
     for fraction in moments.of(number):
-        while whole := cut_short(cluster, fraction * left, number, "all"):
+        cluster = described(lab, tmp_path_factory.mktemp("first"))
+        seen = kept(cluster)
+        if whole := cut_short(cluster, fraction * pace, number, "all"):
+            pace = min(pace, whole)  # it came to its end by itself
+        unchanged(cluster, seen)
+        with intact(cluster):
+            cluster.invoke("all")
+        converged(cluster)
+
+
+def test_first_runs_that_are_all_killed(
+    pace: float, lab: Lab, moments: Moments, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each run goes on where the one before was killed; one that comes to its end is followed by empty hosts."""
+    cluster, left, fresh = described(lab, tmp_path_factory.mktemp("row")), pace, True
+    seen = kept(cluster)
+    for fraction in moments.of(signal.SIGKILL):
+        while whole := cut_short(cluster, fraction * left, signal.SIGKILL, "all"):
             converged(cluster)
-            cluster, pace = described(lab, tmp_path_factory.mktemp("first")), min(pace, whole) if fresh else pace
+            cluster, pace = described(lab, tmp_path_factory.mktemp("row")), min(pace, whole) if fresh else pace
             seen, left, fresh = kept(cluster), pace, True
         seen = unchanged(cluster, seen)
         left, fresh = (1 - fraction) * left + LOOK, False

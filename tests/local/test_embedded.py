@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import pwd
 import re
 import shutil
@@ -274,6 +275,65 @@ def test_the_second_run_changes_nothing(cluster: Copy) -> None:
     assert said.count("runs what is installed") == len(MEMBERS)
     assert not re.search(r"is (created|replaced|issued|started)|->|restarted", said)
     assert "nothing to do" in cluster.invoke("plan")
+
+
+COUNTING = """
+import collections, json, sys
+from invoke.main import program
+from steps.core.node.hosts import Hosts
+
+asked, run = collections.Counter(), Hosts.run
+
+def counted(self, node, *words, **more):
+    asked[node.name] += 1
+    return run(self, node, *words, **more)
+
+Hosts.run = counted
+program.run(["invoke", "all"], exit=False)
+sys.stderr.write(json.dumps(asked))
+"""
+
+
+def test_nothing_to_do_costs_one_look_and_one_question(cluster: Copy) -> None:
+    done = cluster.run(cluster.user.python, "-c", COUNTING)
+    assert json.loads(done.stderr) == dict.fromkeys(MEMBERS, 2), done.stdout + done.stderr
+
+
+def test_what_machines_read(cluster: Copy) -> None:
+    for task in ("verify", "status"):
+        told = json.loads(cluster.invoke(task, "--json"))
+        assert (told["healthy"], [member["name"] for member in told["members"]]) == (True, list(MEMBERS))
+
+
+def test_the_log_tells_the_last_runs(cluster: Copy) -> None:
+    cluster.configure(heartbeat_interval="321")
+    cluster.invoke("all")
+    assert re.search(r" \S+@\S+ +invoke all +6 +[\d.]+ +done$", cluster.invoke("log", "--count", "1"), re.MULTILINE)
+    (newest,) = json.loads(cluster.invoke("log", "--count", "1", "--json"))
+    assert (newest["command"], newest["changes"], newest["result"]) == ("invoke all", 6, "done")
+    shown = cluster.invoke("log", "--run", newest["run"])
+    assert shown.count("flags changed: --heartbeat-interval") == len(MEMBERS)
+
+
+def test_a_terminal_sees_what_goes_on(cluster: Copy) -> None:
+    """Whoever waits for a member that is started sees its name, which is gone once it serves."""
+    cluster.invoke("stop", "--yes", "demo")
+    ours, theirs = pty.openpty()
+    argv, user = [cluster.user.python, "-m", "invoke", "start"], cluster.user
+    environment = {**user.environment, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        argv, cwd=cluster.root, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, **user.settings
+    ) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal reads
+            while chunk := os.read(ours, 4096):
+                said += chunk
+    os.close(ours)
+    assert process.returncode == 0, said
+    assert re.search(r"etcd-3  start .*\d+:\d\d", said.decode()), said  # a line for the member, with a clock
+    assert "etcd-3: etcd is started" in said.decode()
+    assert cluster.pids().keys() == {*MEMBERS}
 
 
 @pytest.mark.parametrize("phase", PHASES)
