@@ -167,14 +167,15 @@ def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         known[node.paths.cert] = cert_directory(cluster, node)
     for path, wanted in known.items():
         entry = look.entries.get(path)
-        if entry is None or path not in look.strangers or (ours and path != parent):
+        inside = look.strangers.get(path) or ("its WAL" if path == parent and look.wal else "")
+        if entry is None or not inside or (ours and path != parent):
             continue
         foreign = cluster.systemd and entry.owner != wanted.owner
         if foreign or (entry.mode != wanted.mode and not ours):
             name = next((key for key in ("wal", "data", "cert") if getattr(node.paths, key) == path), "wal")
             why = "around its WAL" if path == parent else "of its own"
             yield (
-                f"{path} belongs to {entry.owner} (mode {entry.mode:04o}) and holds {look.strangers[path]}; etcd, as "
+                f"{path} belongs to {entry.owner} (mode {entry.mode:04o}) and holds {inside}; etcd, as "
                 f"{wanted.owner}, must have a directory {why} for itself: "
                 f'set [paths] {name} = "{path.rstrip("/")}/etcd/{name}"'
             )

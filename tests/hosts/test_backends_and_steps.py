@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rootfs import locked
 
 from steps.core.release.binaries import own_arch
 from steps.shipped.debian import unpacked
+from steps.testing import load_plugin, make_cluster
 
 Config = Callable[..., Path]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -31,6 +33,7 @@ CA = (
     "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign "
     "-keyout ca-key.pem -out ca.pem"
 )
+DROPPED = 124  # timeout's word for it
 SIGN = ["openssl", "x509", "-req", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-copy_extensions", "copy", "-days"]
 
 
@@ -178,3 +181,26 @@ def test_steps_flags_templates_checks_and_a_veto(lab: Lab, hosts: list[Host], co
     assert "plugin boom: Boom.prepare in step boom" in failed.stderr
     assert "boom.py:5: ZeroDivisionError" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_the_nftables_example_is_a_ruleset_and_closes_the_ports(
+    lab: Lab, hosts: list[Host], config: Config, tmp_path: Path
+) -> None:
+    """The hosts have no nft: the file goes to the kernel from here, into the network that is a host's own."""
+    plugin = load_plugin(EXAMPLES / "nftables.py")
+    cluster = make_cluster(tmp_path, "", plugin, "nftables")
+    nodes = tuple(replace(node, ip=host.ip) for node, host in zip(cluster.nodes, hosts, strict=True))
+    (step,) = plugin.etcd_steps()
+    (file,) = step.desired(replace(cluster, nodes=nodes), nodes[0])
+    rules = tmp_path / "etcd.nft"
+    rules.write_text(file.content)
+    healthy(lab, config())
+    outside = ["timeout", "1", "bash", "-c", f"exec 3<>/dev/tcp/{hosts[0].ip}/2379"]
+    assert lab.run(outside, check=False).returncode == 0
+    for _ in range(2):  # it replaces itself
+        hosts[0].net("nft", "-f", str(rules))
+    try:
+        assert lab.run(outside, check=False).returncode == DROPPED
+        healthy(lab, config())  # members reach each other
+    finally:
+        hosts[0].heal()

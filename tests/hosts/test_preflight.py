@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[tuple[str, str], dict[str, Any], str]] = {
     "somebody else's directory around the WAL": (
         ("mkdir -p /srv/db; touch /srv/db/theirs; chown -R ops /srv/db", "rm -r /srv/db"),
         {"paths": {"wal": "/srv/db/wal"}},
-        r'etcd-2: /srv/db belongs to ops and is not empty.*wal = "/srv/db/etcd/wal"',
+        r'etcd-2: /srv/db belongs to ops .mode 0755. and holds theirs.*wal = "/srv/db/etcd/wal"',
     ),
     "a CPU without an etcd": (stub("uname", "echo mips"), {}, r"etcd-2: no etcd is made for its CPU \(mips\)"),
     "a clock before the certificates": (
