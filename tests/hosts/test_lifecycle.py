@@ -86,6 +86,9 @@ def test_stop_start_status_and_reset(fresh: Deployed) -> None:
     fresh.invoke("stop", "--node", "etcd-3")  # the rest has a quorum: nothing to confirm
     assert fresh.hosts[2].sh(ACTIVE, check=False) == "inactive\nenabled\n"
     assert "etcd-3" in fresh.invoke("status", code=5).stderr
+    refused = fresh.invoke("stop", "--node", "etcd-2", code=3).stderr  # one alone would not have
+    assert "this stops etcd-2: the cluster will have no quorum" in refused
+    assert fresh.hosts[1].sh(ACTIVE) == "active\nenabled\n"
     fresh.invoke("stop", "--yes", "lab")
     assert each(lambda host: host.sh(ACTIVE, check=False), fresh.hosts) == ["inactive\nenabled\n"] * 3
     assert "etcd-1: etcd is not running" in fresh.invoke("status", code=5).stderr
