@@ -23,6 +23,8 @@ from steps.core.step import Step
 from steps.core.user import whoami
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from invoke.tasks import Call
 
     from steps.core.runlog import RunLog
@@ -32,13 +34,22 @@ class Command:
     """Made before the first task runs; raises ConfigError, PluginError or UsageError before anything is touched."""
 
     def __init__(
-        self, house: House, helps: Mapping[str, str], calls: Sequence[Call], *, dry: bool, sudo_password: str | None
+        self,
+        house: House,
+        helps: Mapping[str, str],
+        calls: Sequence[Call],
+        *,
+        dry: bool,
+        sudo_password: str | None,
+        told: Event,
     ) -> None:
+        """`told`: see Hosts."""
         tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
         self.house = house
         self.helps = helps  # name of a task → its one line
         self._calls = calls
         self._sudo_password = sudo_password
+        self._told = told
         planning = any(task.name == "plan" for task in tasks)
         if planning and len(calls) > 1:
             raise UsageError("plan stands alone: it is --dry all", hint="invoke --dry with the tasks that you mean")
@@ -97,7 +108,9 @@ class Command:
             except OSError as error:
                 hint = "is its disk full or read-only, does it belong to somebody else? Nothing was changed"
                 raise Refused(f"{self.cluster.work} cannot be written to: {error}", hint=hint) from error
-        hosts = Hosts(self.cluster, locked=self._writes, dry=self.dry, sudo_password=self._sudo_password)
+        hosts = Hosts(
+            self.cluster, locked=self._writes, dry=self.dry, sudo_password=self._sudo_password, told=self._told
+        )
         return Context(
             self.cluster,
             hosts,
@@ -123,6 +136,8 @@ class Command:
         for name in steps if "*" in names else names:
             if name not in steps:
                 raise UsageError(f"the step {name} belongs to a disabled plugin", hint="[plugins] disable in etcd.toml")
+            if self._told.is_set():
+                raise KeyboardInterrupt
             self._current = name
             self.engine.take(steps[name], f"[{list(steps).index(name) + 1}/{len(steps)}]")
             self._done.append(name)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,14 @@ class StepsExecutor(Executor):
         house = next(task.house for task in self.collection.tasks.values() if isinstance(task, HouseTask))
         calls = self.expand_calls(self.normalize(tasks))
         debug = bool(self.core and self.core[0].args.debug.value)
-        with _signals():
-            code = self._run(house, calls, debug=debug)
+        with _signals() as told:
+            code = self._run(house, calls, told, debug=debug)
         gc.freeze()  # the interpreter's last collections would take a tenth of a second, and free what ends anyway
         if code:
             raise Exit(code=code)
         return {}
 
-    def _run(self, house: House, calls: Sequence[Call], *, debug: bool) -> int:
+    def _run(self, house: House, calls: Sequence[Call], told: Event, *, debug: bool) -> int:
         from steps.core.command import Command
 
         command = None
@@ -46,7 +47,12 @@ class StepsExecutor(Executor):
         os.environ.pop("INVOKE_SUDO_PASSWORD", None)  # what we start has no use for it
         try:
             command = Command(
-                house, self._helps(), calls, dry=bool(self.config.run.dry), sudo_password=self.config.sudo.password
+                house,
+                self._helps(),
+                calls,
+                dry=bool(self.config.run.dry),
+                sudo_password=self.config.sudo.password,
+                told=told,
             )
             for call in calls:
                 self.config.load_collection(self.collection.configuration(call.called_as))
@@ -100,15 +106,27 @@ def _complain(*lines: str) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and a lost terminal end a run as Ctrl-C does."""
+def _signals() -> Iterator[Event]:
+    """SIGTERM and a lost terminal end a run as Ctrl-C does.
+
+    Python drops what is raised while a C library calls back: yields what is set then, for those who begin something.
+    """
+    told, before_hook = Event(), sys.unraisablehook
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            told.set()
+        else:
+            before_hook(unraisable)
+
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    sys.unraisablehook = dropped
     try:
-        yield
+        yield told
     finally:
+        sys.unraisablehook = before_hook
         for number, handler in before.items():
             signal.signal(number, handler)

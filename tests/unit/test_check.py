@@ -123,6 +123,21 @@ def test_why_there_is_no_channel(
         hosts.dial(FIRST, ("127.0.0.1", 9), direct=direct)
 
 
+def test_a_channel_that_failed_without_a_reason_is_opened_again() -> None:
+    """paramiko keeps one reason for all that fail at the same time."""
+    came: list[Exception] = [paramiko.SSHException("Unable to open channel.")] * 2
+    came += [paramiko.ChannelException(1, "Administratively prohibited")]
+
+    def dial(*_words: object) -> None:
+        raise came.pop(0)
+
+    hosts = Hosts(CLUSTER, locked=False, dry=True)
+    hosts._ssh = SimpleNamespace(dial=dial)  # type: ignore[assignment]
+    with pytest.raises(NotForwarded):
+        hosts.dial(FIRST, (FIRST.ip, 2380), direct=False)
+    assert came == []
+
+
 def test_who_cannot_be_asked_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def dial(_through: Node, ip: str, _port: int) -> None:
         raise FORBIDDEN if ip == SECOND.ip else ConnectionRefusedError

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+REASONS = 3  # times that a channel which failed without a reason is opened again
 LOCK = "lock"  # in the work directory; who has it is the only run there that writes
 ENDED = "the command was interrupted"
 
@@ -31,11 +34,22 @@ class NotForwarded(Exception):
 class Hosts:
     """Opens what it needs when it needs it. `locked`: every shell first takes its node's lock (a run that writes)."""
 
-    def __init__(self, cluster: Cluster, *, locked: bool, dry: bool = False, sudo_password: str | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        locked: bool,
+        dry: bool = False,
+        sudo_password: str | None = None,
+        told: threading.Event | None = None,
+    ) -> None:
+        """`told`: set where the command was told to end, and nobody heard it."""
         self._cluster = cluster
+        self._told = told or threading.Event()
         self._locked = locked
         self._sessions: dict[str, Session] = {}
         self._ssh: Ssh | None = None
+        self._asking = threading.Lock()
         self.interrupted = False
         self._me = f"{whoami()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
         self._work = _work_directory(cluster.work / LOCK)
@@ -99,7 +113,7 @@ class Hosts:
         from paramiko import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, ChannelException, SSHException
 
         try:
-            return self._ssh.dial(node, address, timeout)
+            return self._channel(self._ssh, node, address, timeout)
         except ChannelException as error:
             if error.code != OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 raise ConnectionRefusedError(str(error)) from error
@@ -112,6 +126,21 @@ class Hosts:
             pass  # a firewall, or nobody there: from here they look alike
         raise NotForwarded(f"the sshd of {node.name} forbids forwarding (AllowTcpForwarding)")
 
+    def _channel(self, ssh: Ssh, node: Node, address: tuple[str, int], timeout: float) -> Any:
+        """Of channels that fail at the same time paramiko tells one why; the others ask again, one after another."""
+        from paramiko import ChannelException, SSHException
+
+        turns: list[AbstractContextManager[Any]] = [nullcontext(), *[self._asking] * REASONS]
+        for turn in turns:
+            try:
+                with turn:
+                    return ssh.dial(node, address, timeout)
+            except ChannelException:
+                raise
+            except SSHException as error:
+                untold = error
+        raise untold
+
     def close(self) -> None:
         for session in list(self._sessions.values()):  # after an interrupt, a thread may still be ending its own
             session.close()
@@ -119,7 +148,7 @@ class Hosts:
             self._ssh.close()
 
     def _unless_interrupted(self, work: Callable[[Node], T], node: Node) -> T:
-        if self.interrupted:
+        if self.interrupted or self._told.is_set():
             raise KeyboardInterrupt(ENDED)
         return work(node)
 
