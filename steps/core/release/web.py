@@ -58,6 +58,11 @@ def proxy_for(url: str) -> tuple[str, str]:
     return next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
 
 
+def _bare(proxy: str) -> str:
+    """A proxy's URL, with or without a scheme, and its login masked."""
+    return re.sub(r"^(\w+://)?.*@", r"\1***@", proxy)
+
+
 def download(
     url: str,
     to: Path,
@@ -162,8 +167,8 @@ class _Download:
                 "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
             )
         except broken.ProxyError as error:
-            where = proxy.rpartition("@")[2]  # what stands before it is a login
-            raise self.unavailable(f"the proxy of {variable} ({where}) does not serve: {_reason(error)}") from error
+            cause = f"the proxy of {variable} ({_bare(proxy)}) does not serve: {_reason(error)}"
+            raise self.unavailable(cause) from error
         except (broken.NewConnectionError, broken.ConnectTimeoutError, broken.SSLError) as error:
             certificate = isinstance(_root(error), ssl.SSLCertVerificationError)
             if self.met and not certificate:
@@ -179,7 +184,7 @@ class _Download:
     def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
         parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise self.unavailable(f"the proxy of {variable} ({proxy.rpartition('@')[2]}) is neither http nor https")
+            raise self.unavailable(f"the proxy of {variable} ({_bare(proxy)}) is neither http nor https")
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
         return urllib3.ProxyManager(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
