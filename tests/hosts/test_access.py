@@ -41,11 +41,11 @@ def healed(lab: Lab) -> Iterator[None]:
     each(Host.heal, lab.hosts)
 
 
-def deny(host: Host, *sources: str) -> None:
-    """No SSH from there."""
+def deny(host: Host, *sources: str, ports: str = "22, 2222") -> None:
+    """Nothing comes from there, by default no SSH."""
     host.net("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }")
     for source in sources:
-        host.net("nft", f"add rule inet t c ip saddr {source} tcp dport {{ 22, 2222 }} drop")
+        host.net("nft", f"add rule inet t c ip saddr {source} tcp dport {{ {ports} }} drop")
 
 
 def fingerprint(public: Path) -> str:
@@ -292,8 +292,7 @@ def test_an_sshd_that_forbids_forwarding(lab: Lab, hosts: list[Host], config: Co
     assert "is served on both ports" not in said
     assert said.count("issued") == 4
     for host in hosts:  # and from here nobody reaches etcd either
-        host.net("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }")
-        host.net("nft", f"add rule inet t c ip saddr {TOOLS} tcp dport {{ 2379, 2380 }} drop")
+        deny(host, TOOLS, ports="2379, 2380")
     works(lab.invoke(file, "stop", "--node", hosts[2].name))
     works(lab.invoke(file, "start", "--node", hosts[2].name))
     said = works(lab.invoke(file, "verify"))

@@ -86,8 +86,8 @@ MIRRORS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "a body that is cut off": (f"{PLAIN}/cut", VERSION, {}, "gave up after"),
     "another digest": (f"{PLAIN}/mismatch", VERSION, {}, f"expected sha256 {'0' * 64}"),
     "SHA256SUMS lacks the file": (f"{PLAIN}/lacking", VERSION, {}, "SHA256SUMS lacks etcd-v3.5.99-linux-"),
-    "SHA256SUMS is a page": (f"{PLAIN}/html", VERSION, {}, "SHA256SUMS"),
-    "a tarball with a link in a binary's place": (f"{PLAIN}/good", EVIL, {}, "etcd"),
+    "SHA256SUMS is a page": (f"{PLAIN}/html", VERSION, {}, "is no list of SHA-256 digests"),
+    "a tarball with a link in a binary's place": (f"{PLAIN}/good", EVIL, {}, "has no regular file etcd-v3.5.98-linux-"),
 }
 
 

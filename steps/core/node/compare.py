@@ -118,9 +118,9 @@ def decided(resource: File) -> Content:
 
 
 def _block(resource: Block, entry: Entry | None) -> Change | None:
-    if entry is not None and entry.content is None:
+    before = entry.content if entry is not None else ""
+    if before is None:
         raise Refused(f"{resource.path} cannot be read, or is larger than {LARGE >> 10} KB: no block is put into it")
-    before = entry.content if entry is not None and entry.content is not None else ""
     after = with_block(before, resource)
     if before == after:
         return None

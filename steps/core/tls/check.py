@@ -85,8 +85,10 @@ def _port(port: str, bare: Handshake, shaken: Handshake | None, serial: int | No
         wrong = f"{port} does not take its certificate: {_said(shaken)}"
     elif serial is not None and shaken.serial != serial:
         wrong = f"{port} shows another certificate than the one last issued"
-    found.problems += [wrong] if wrong else []
-    found.rejected += [wrong] if wrong and shaken.outcome in ("accepted", "refused", "untrusted") else []
+    if wrong:
+        found.problems.append(wrong)
+        if shaken.outcome in ("accepted", "refused", "untrusted"):
+            found.rejected.append(wrong)
 
 
 def _shake(ctx: Context, through: Node, to: Node, port: int, pair: Pair | None) -> Handshake:
