@@ -20,6 +20,7 @@ from steps.core.errors import (
     StepsError,
     Unhealthy,
 )
+from steps.core.files import private_directory, replace
 from steps.core.hooks import hookimpl
 from steps.core.model import Cluster, Node
 from steps.core.resources import Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from steps.core.release.web import download
     from steps.core.tls import pki
     from steps.core.tls.authority import shared_ca
-    from steps.core.tls.store import Store, private_directory, replace
+    from steps.core.tls.store import Store
     from steps.shipped.debian import unpacked
 
 _LATER = {
@@ -46,8 +47,6 @@ _LATER = {
     "TarballRelease": "steps.core.release.releases",
     "download": "steps.core.release.web",
     "own_arch": "steps.core.release.binaries",
-    "private_directory": "steps.core.tls.store",
-    "replace": "steps.core.tls.store",
     "run": "steps.core.release.binaries",
     "shared_ca": "steps.core.tls.authority",
     "unpacked": "steps.shipped.debian",

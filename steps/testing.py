@@ -27,13 +27,13 @@ import pytest
 from steps.core.config import load as config
 from steps.core.contracts import CARequest, CertBackend, LeafProfile
 from steps.core.errors import CertificateError, ConfigError, StepsError
+from steps.core.files import private_directory
 from steps.core.model import Cluster
 from steps.core.plugin_files import load_file as load_plugin
 from steps.core.plugins import Plugins
 from steps.core.resources import Resource
 from steps.core.step import Step
 from steps.core.tls import pki, validate
-from steps.core.tls.store import private_directory
 
 T = TypeVar("T")
 KEY = "ecdsa:p256"

@@ -15,6 +15,7 @@ import filelock
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
+from steps.core.files import private_directory, replace
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
 from steps.core.node.hosts import LOCK, Hosts
@@ -169,8 +170,6 @@ class Command:
             self._lock.release()
 
     def _take_lock(self) -> None:
-        from steps.core.tls.store import private_directory, replace
-
         work = self.cluster.work
         private_directory(work)
         holder = work / "lock.holder"

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.core import files
 from steps.core.errors import Refused
 from steps.core.model import Cluster, Node
 from steps.core.node.compare import unified
@@ -166,10 +167,8 @@ class Context:
             return
         self.change(f"{file} is {'replaced' if before else 'written'}", diff=unified(str(file), before, text))
         if not self.dry:
-            from steps.core.tls.store import private_directory, replace
-
-            private_directory(file.parent)
-            replace(file, text.encode())
+            files.private_directory(file.parent)
+            files.replace(file, text.encode())
 
     def link(self, link: Path, target: Path) -> None:
         """Keeps a symbolic link in the work directory."""

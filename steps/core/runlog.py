@@ -21,6 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from steps.core.files import create, private_directory
 from steps.core.house import HouseTask
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class RunLog:
 
     def __init__(self, folder: Path, *, who: str, command: str, nodes: Sequence[str]) -> None:
         """Starts the file, 0600, and removes all but the newest KEPT."""
-        from steps.core.tls.store import create, private_directory
-
         private_directory(folder)
         now = datetime.now(timezone.utc)
         self.run = f"{now:%Y%m%d-%H%M%S}-{os.getpid()}"

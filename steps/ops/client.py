@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.core.errors import Refused, UsageError
+from steps.core.files import private_directory, replace
 from steps.core.house import task
 
 
@@ -19,7 +20,6 @@ def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = 
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
     del config
     from steps.core.tls import profiles
-    from steps.core.tls.store import private_directory, replace
 
     command = c.command
     cluster, ctx = command.cluster, command.ctx

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, StepFailed
-from steps.core.tls import pki, store
+from steps.core.files import create, private_directory, sync
+from steps.core.tls import pki
 from steps.core.tls.authority import shared_ca
 
 _BACKDATE = timedelta(minutes=30)  # for nodes whose clock is behind
@@ -111,10 +112,10 @@ def _create(request: CARequest) -> bytes:
     pem = _self_signed(request, pki.load_key(key_pem))
     staged = request.dir.with_name(f".{request.dir.name}.new")
     shutil.rmtree(staged, ignore_errors=True)
-    store.private_directory(staged)
-    store.create(staged / "ca-key.pem", key_pem)
-    store.create(staged / "ca.pem", pem, mode=0o644)
-    store.sync(staged)
+    private_directory(staged)
+    create(staged / "ca-key.pem", key_pem)
+    create(staged / "ca.pem", pem, mode=0o644)
+    sync(staged)
     try:
         staged.rename(request.dir)
     except OSError as error:
@@ -122,7 +123,7 @@ def _create(request: CARequest) -> bytes:
         raise StepFailed(
             f"{request.dir}: no CA was made: {error.strerror}", hint="empty that directory; it holds no CA"
         ) from None
-    store.sync(request.dir.parent)
+    sync(request.dir.parent)
     return pem
 
 

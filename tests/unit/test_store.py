@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from steps.core import files
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, Pending, StepFailed
-from steps.core.tls import pki, store, validate
+from steps.core.tls import pki, validate
 from steps.core.tls.store import Pair, Store
 from steps.shipped.builtin import Builtin
 
@@ -365,7 +366,7 @@ def test_killed_anywhere_the_old_pair_or_the_new_one_serves(tmp_path: Path, livi
 
 
 def test_a_file_that_exists_is_not_created(tmp_path: Path) -> None:
-    store.create(tmp_path / "key", b"one")
+    files.create(tmp_path / "key", b"one")
     with pytest.raises(FileExistsError):
-        store.create(tmp_path / "key", b"two")
+        files.create(tmp_path / "key", b"two")
     assert (tmp_path / "key").read_bytes() == b"one"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed, StepFailed
 from steps.core.etcd.ask import ctl
+from steps.core.files import private_directory
 from steps.core.node.look_script import quoted
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ _PAGE = 512
 
 def save(ctx: Context, node: Node, file: Path) -> None:
     """Saves the node's data as `file`, 0600. Raises StepFailed if it exists, NodeFailed if it is not whole."""
-    from steps.core.tls.store import private_directory
-
     if file.exists():
         raise StepFailed(f"{file} exists, and a snapshot is never written over", hint="name another file")
     private_directory(file.parent)

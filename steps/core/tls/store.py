@@ -11,7 +11,6 @@ Every directory is 0700, every key 0600 from its first byte on. A run killed any
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from steps.core.contracts import LeafProfile
 from steps.core.errors import CertificateError, StepFailed
+from steps.core.files import create, private_directory, replace, sync
 from steps.core.tls import pki, validate
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
@@ -194,43 +194,6 @@ class Store:
             if old.name not in {before, directory.name}:
                 shutil.rmtree(old)
         return directory
-
-
-# -- files --------------------------------------------------------------------------------------------------------
-
-
-def private_directory(path: Path) -> None:
-    """The directory, 0700 whatever the umask and whoever made it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o700)
-
-
-def create(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """A file that was not there before, in its mode from the first byte on, on the disk. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """The file with new content, by one rename: a reader sees the old one or the new one."""
-    staged = path.with_name(f".{path.name}.new")
-    staged.unlink(missing_ok=True)
-    create(staged, content, mode=mode)
-    staged.rename(path)
-    sync(path.parent)
-
-
-def sync(directory: Path) -> None:
-    """Makes the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(name: str) -> str:
