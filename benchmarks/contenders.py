@@ -33,8 +33,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Taken:
-    """`seconds` of wall clock, and the process's peak resident `memory` in bytes."""
+    """`seconds` of wall clock from `began` (Unix time) on, and the process's peak resident `memory` in bytes."""
 
+    began: float
     seconds: float
     memory: int
     said: str
@@ -44,7 +45,7 @@ def timed(lab: Lab, task: Task) -> Taken:
     """Runs the task where the hosts are reachable. Raises RuntimeError where it fails: that has no time."""
     argv, environment = [*lab.net, *task.argv], {**lab.environment, **task.env}
     with tempfile.TemporaryFile("w+b") as output:
-        began = time.perf_counter()
+        started, began = time.time(), time.perf_counter()
         process = subprocess.Popen(
             argv, cwd=task.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
@@ -55,7 +56,7 @@ def timed(lab: Lab, task: Task) -> Taken:
         said = output.read().decode(errors="replace")
     if process.returncode not in task.codes:
         raise RuntimeError(f"{task.argv} ended with {process.returncode}:\n{said[-4000:]}")
-    return Taken(seconds, usage.ru_maxrss * 1024, said)
+    return Taken(started, seconds, usage.ru_maxrss * 1024, said)
 
 
 def ours(kit: Kit, *words: str, config: Path | None = None) -> Task:

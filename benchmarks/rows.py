@@ -16,6 +16,7 @@ from benchmarks import contenders
 from benchmarks.bench import Bench, Row, Target
 from benchmarks.contenders import ROOT, Task
 from benchmarks.kit import Kit
+from benchmarks.where import START
 
 RATE = 20_000_000  # bits a second of a slow link
 ROUND_TRIP = 0.05  # seconds
@@ -204,11 +205,11 @@ def _where(bench: Bench, title: str, *, clean: bool) -> Row:
 def _apart(bench: Bench, row: Row, kit: Kit) -> Mapping[str, float]:
     """One `invoke all`, and how long each part of it took."""
     file = kit.folder / "where.json"
-    began = time.time()
-    argv = [sys.executable, "-m", "benchmarks.where", str(file), str(began), "all"]
-    seconds = bench.take(kit, row, "ours", Task(argv, env={"ETCD_CONFIG": str(kit.config)})).seconds
+    argv = [sys.executable, "-m", "benchmarks.where", str(file), "all"]
+    taken = bench.take(kit, row, "ours", Task(argv, env={"ETCD_CONFIG": str(kit.config)}))
     told = json.loads(file.read_text(encoding="utf-8"))
-    return {**told["seconds"], "the interpreter's end": began + seconds - told["ended"]}
+    before, after = told["began"] - taken.began, taken.began + taken.seconds - told["ended"]
+    return {**told["seconds"], START: told["seconds"][START] + before, "the interpreter's end": after}
 
 
 def _median(taken: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Runs `invoke` and writes down where its wall clock goes: python -m benchmarks.where FILE BEGAN WORDS…
+"""Runs `invoke` and writes down where its wall clock goes: python -m benchmarks.where FILE WORDS…
 
-BEGAN is the Unix time at which this process was started. The main thread's time is booked on the innermost label, so
-that the parts add up to the whole; what other threads do meanwhile is in it.
+The main thread's time is booked on the innermost label, so that the parts add up to the whole; what other threads do
+meanwhile is in it. What came before `began` (Unix time) is for whoever started this process to book.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+START = "python, imports, tasks.py"
+
 
 class Book:
     """Seconds by label, in the order of first use."""
 
-    def __init__(self, began: float, label: str) -> None:
+    def __init__(self, label: str) -> None:
         self.seconds: dict[str, float] = {}
         self._stack = [label]
-        self._since = began
+        self._since = self.began = time.time()
 
     def _turn(self) -> None:
         now = time.time()
@@ -103,9 +105,9 @@ def inside(book: Book) -> None:
 
 
 def main() -> None:
-    file, began = Path(sys.argv[1]), float(sys.argv[2])
-    book = Book(began, "python, imports, tasks.py")
-    sys.argv = ["invoke", *sys.argv[3:]]
+    file = Path(sys.argv[1])
+    book = Book(START)
+    sys.argv = ["invoke", *sys.argv[2:]]
     from invoke.main import program
 
     from steps.core.engine import Engine
@@ -125,7 +127,9 @@ def main() -> None:
         book.seconds.pop("end", None)
         if opened() and "look" in book.seconds:
             book.move(opened() - at[0], "look", "connect")
-        file.write_text(json.dumps({"ended": time.time(), "seconds": book.seconds}), encoding="utf-8")
+        file.write_text(
+            json.dumps({"began": book.began, "ended": time.time(), "seconds": book.seconds}), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
