@@ -11,20 +11,32 @@ if TYPE_CHECKING:
     from steps.core.node.look import Look
 
 
-TWINS = {"zstd": ".zst", "gzip": ".gz"}
+SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}  # by the program that unpacks it
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Large files of the controller, one behind another and packed as one: what they have in common travels once.
+
+    `path` lacks the suffix of the program that unpacks it; `sizes`: each file's name and bytes, in their order.
+    """
+
+    path: Path
+    sizes: tuple[tuple[str, int], ...]
+
+    def packed(self, program: str) -> Path:
+        """The file that `program` unpacks: a key of SUFFIXES."""
+        return self.path.with_name(self.path.name + SUFFIXES[program])
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A large file on the controller, with its `digest` (steps.core.digest). Its compressed twins lie beside it."""
+    """A large file on the controller, with its `digest` (steps.core.digest), and the stream in which it travels."""
 
     path: Path
     digest: str
+    stream: Stream
     description: str = ""
-
-    def packed(self, program: str) -> Path:
-        """The twin that `program` unpacks: a key of TWINS."""
-        return self.path.with_name(self.path.name + TWINS[program])
 
 
 @dataclass(frozen=True)

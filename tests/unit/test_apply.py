@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,19 @@ from steps.core.node.compare import Change, changes
 from steps.core.node.look import Entry, Look, parse
 from steps.core.node.look_script import look_script
 from steps.core.node.session import _SHELL, LocalPipe, Result, Session, shell_command
-from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.resources import (
+    Blob,
+    Block,
+    Command,
+    Directory,
+    File,
+    Promise,
+    Resource,
+    Service,
+    Stream,
+    Symlink,
+    User,
+)
 
 CLUSTER = on_loopback()
 EMPTY = Look(entries={}, facts={})
@@ -53,15 +65,21 @@ def leftovers(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.name.startswith(STAGED)]
 
 
+def streamed(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Blob]:
+    stream = Stream(folder / "all", tuple((name, len(content)) for name, content in contents.items()))
+    stream.packed("gzip").write_bytes(gzip.compress(b"".join(contents.values())))
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: Blob(folder / name, digest(content), stream) for name, content in contents.items()}
+
+
 @pytest.fixture
 def blob(tmp_path: Path) -> Iterator[Blob]:
     content = os.urandom(700_000) + bytes(300_000)
     folder = tmp_path.with_name(f"{tmp_path.name}-cache")
     folder.mkdir()
-    found = Blob(folder / "etcd", digest(content))
-    found.path.write_bytes(content)
-    found.packed("gzip").write_bytes(gzip.compress(content))
-    found.packed("zstd").write_bytes(b"zstd" + content[4:])
+    found = streamed(folder, {"before": b"before", "etcd": content, "behind": bytes(200_000)})["etcd"]
+    found.stream.packed("zstd").write_bytes(b"zstd" + b"before" + content + bytes(200_000))
     yield found
     shutil.rmtree(folder)
 
@@ -97,7 +115,7 @@ def test_everything_is_made_and_then_nothing_differs(tmp_path: Path, blob: Blob)
 
 def test_a_node_with_zstd_gets_what_zstd_unpacks(tmp_path: Path, blob: Blob, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "zstd"
-    program.write_text(f"#!/bin/sh\n[ $* = -dc ] && head -c 4 >&2 && head -c 4 {blob.path} && cat\n")
+    program.write_text("#!/bin/sh\n[ $* = -dc ] && head -c 4 >&2 && cat\n")
     program.chmod(0o755)
     monkeypatch.setattr("steps.core.node.session._SHELL", _SHELL.replace("PATH=", f"PATH={tmp_path}:"))
     wanted: list[Resource] = [File(f"{tmp_path}/etcd", blob, 0o755)]
@@ -105,7 +123,37 @@ def test_a_node_with_zstd_gets_what_zstd_unpacks(tmp_path: Path, blob: Blob, mon
     result = run(given)
     assert (result.code, result.err) == (0, "zstd")
     assert (tmp_path / "etcd").read_bytes() == blob.path.read_bytes()
-    assert given.size == blob.packed("zstd").stat().st_size
+    assert given.size == blob.stream.packed("zstd").stat().st_size
+
+
+def test_of_one_stream_each_node_takes_what_it_lacks(tmp_path: Path) -> None:
+    contents = {"etcd": b"1" * 100_000, "etcdctl": b"2" * 70_001, "etcdutl": b"", "odd ' name": b"4"}
+    blobs = streamed(tmp_path, contents)
+    for taken in (["etcd"], ["odd ' name", "etcdctl"], [*contents]):
+        node = tmp_path / f"node {len(taken)}"
+        wanted: list[Resource] = [
+            File(f"{node}/text", "before"),
+            *(File(f"{node}/bin {name}/{name}", blobs[name]) for name in taken),
+            File(f"{node}/behind", "behind"),
+        ]
+        given = upload(wanted)
+        session = Session(LocalPipe(shell_command(None)))
+        result = session.run(given.script, given.chunks(), deadline=20)
+        assert (result.code, result.err) == (0, "")
+        assert session.run("echo next", deadline=20).out == "next\n", "nothing is left of the payload"
+        session.close()
+        assert {name: (node / f"bin {name}" / name).read_bytes() for name in taken} == {n: contents[n] for n in taken}
+        assert (node / "behind").read_text() == "behind"
+        assert leftovers(tmp_path) == []
+
+
+def test_what_cannot_be_unpacked_replaces_nothing(old: Path, blob: Blob) -> None:
+    """The end of a gzip file is its checksum: all bytes have arrived by then."""
+    packed = blob.stream.packed("gzip")
+    packed.write_bytes(packed.read_bytes()[:-8] + b"checksum")
+    result = run(upload([File(str(old), blob, 0o755)]))
+    assert (result.ok, old.read_text(), leftovers(old.parent)) == (False, "old", [])
+    assert "gzip cannot unpack the upload" in result.err
 
 
 ODD = {

@@ -13,11 +13,25 @@ from steps.core.digest import digest
 from steps.core.errors import Refused
 from steps.core.node.compare import Change, changes, seen_after, unified, with_block
 from steps.core.node.look import Entry, Look
-from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.resources import (
+    Blob,
+    Block,
+    Command,
+    Directory,
+    File,
+    Promise,
+    Resource,
+    Service,
+    Stream,
+    Symlink,
+    User,
+)
 
 UNIT = File("/etc/systemd/system/etcd.service", "[Unit]\nnew\n")
 KEY = File("/etc/etcd/cert/key.pem", "PRIVATE", 0o600, "etcd", "etcd", secret=True)
-BINARY = File("/usr/local/bin/etcd", Blob(Path("/cache/etcd"), "b" * 64, "etcd 3.5.16"), 0o755)
+BINARY = File(
+    "/usr/local/bin/etcd", Blob(Path("/cache/etcd"), "b" * 64, Stream(Path("/cache/all"), ()), "etcd 3.5.16"), 0o755
+)
 DATA = Directory("/data/etcd", 0o700, "etcd", "etcd")
 LINK = Symlink("/etc/etcd/cert/live", "gen-2")
 HOSTS = Block("/etc/hosts", "etcd-steps demo", "10.0.0.1 etcd-1\n")

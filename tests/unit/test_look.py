@@ -21,7 +21,7 @@ from steps.core.digest import digest
 from steps.core.model import Cluster
 from steps.core.node.look import ARCHITECTURES, Look, parse
 from steps.core.node.look_script import look_script, pid_lines
-from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Symlink, User
+from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -100,7 +100,7 @@ def test_who_else_lives_in_a_directory_of_ours(cluster: Cluster) -> None:
 def test_what_is_secret_large_or_no_text_is_not_read(tmp_path: Path, cluster: Cluster) -> None:
     for name in ("key", "etcd", "big"):
         (tmp_path / name).write_text("PRIVATE" * 10_000)
-    blob = Blob(tmp_path / "x", "0" * 64)
+    blob = Blob(tmp_path / "x", "0" * 64, Stream(tmp_path / "all", ()))
     resources: list[Resource] = [
         File(f"{tmp_path}/key", "", secret=True),
         File(f"{tmp_path}/etcd", blob),

@@ -432,9 +432,12 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     for blob in staged.binaries.values():
         content = blob.path.read_bytes()
         assert blob.digest == digest(content)
-        assert gzip.decompress(blob.packed("gzip").read_bytes()) == content
-        assert zstd.decompress(blob.packed("zstd").read_bytes()) == content
         assert blob.path.stat().st_mode & 0o777 == 0o755
+    (stream,) = {blob.stream for blob in staged.binaries.values()}
+    contents = {name: blob.path.read_bytes() for name, blob in staged.binaries.items()}
+    assert dict(stream.sizes) == {name: len(content) for name, content in contents.items()}
+    assert gzip.decompress(stream.packed("gzip").read_bytes()) == b"".join(contents.values())
+    assert zstd.decompress(stream.packed("zstd").read_bytes()) == b"".join(contents.values())
     assert search.cached(("fake", source)) == staged
     assert search.fetch(("fake", source)) == staged
     assert (source.calls, search.said, search.leftovers()) == (1, [], [])
@@ -442,7 +445,7 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     assert (record["tarball"], record["version"], record["arch"]) == (A, "3.5.16", FOREIGN)
 
 
-@pytest.mark.parametrize("file", ["etcd", "etcdctl", "etcd.gz", "etcdctl.zst", "release.json"])
+@pytest.mark.parametrize("file", ["etcd", "etcdctl", "binaries.gz", "binaries.zst", "release.json"])
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_a_poisoned_cache_is_noticed_and_refetched(search: Search, file: str, how: str) -> None:
     source = Fake()

@@ -7,40 +7,52 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.core.node.compare import Change, decided, text_of, with_block
 from steps.core.node.look import Look
 from steps.core.node.look_script import quoted
-from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.resources import (
+    Blob,
+    Block,
+    Command,
+    Directory,
+    File,
+    Promise,
+    Resource,
+    Service,
+    Stream,
+    Symlink,
+    User,
+)
 
 STAGED = ".etcd-steps."
 CHECK_FAILED = 3  # the exit code where a File's `check` says no
 _CHUNK = 1 << 18
 _FUNCTIONS = f"""
 set -eu
-N=; K=; trap '[ -z "$N" ] || rm -f -- "$N"; undo' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
+K=; trap 'undo; tidy' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
 say() {{ printf '%s\\n' "$*"; }}
 parent() {{ [ -d "${{1%/*}}/" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
-temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$; }}
-stage() {{ temp "$1"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
+temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path number: for files that are staged at the same time
+stage() {{ temp "$@"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
 text() {{ stage "$1"; printf %b "$2" >"$N"; }}
-unpack() {{ # path bytes-on-stdin size program
-  stage "$1"; head -c "$2" | "$4" -dc >"$N"
-  [ "$(stat -c %s -- "$N")" = "$3" ] || {{ echo "the upload of $1 was cut off" >&2; exit 1; }}
+pass() {{ dd bs=65536 iflag=fullblock,count_bytes count="$1" status=none; }}
+whole() {{ # path number bytes
+  temp "$1" "$2"; [ "$(stat -c %s -- "$N")" = "$3" ] || {{ echo "the upload of $1 was cut off" >&2; exit 1; }}
 }}
 keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
 back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1"; }}
-place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; N=; }}
+place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
 folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The script, and the compressed files that follow it on stdin. `size` is their length in bytes."""
+    """The script, and the packed files that follow it on stdin. `size` is their length in bytes."""
 
     script: str
     payload: Sequence[Path]
@@ -58,7 +70,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
 
     Where a file's `on_change` fails or is not reached, the file is as it was (`undone N`): the next run tries again.
     """
-    lines, payload = [_FUNCTIONS], list[Path]()
+    lines = [_FUNCTIONS]
     kept = {
         index: (change.resource.path, f"{_parent(change.resource)}/{STAGED}old.{index}")
         for index, change in enumerate(changes)
@@ -67,12 +79,14 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
     undone = " ".join(f"{index}) back {index} {quoted(paths)};;" for index, paths in kept.items())
     lines.append(f"undo() {{ for i in $K; do case $i in {undone} esac; done; }}")
     folders = {_parent(change.resource) for change in changes} - {""}
-    lines.append(
-        f"rm -f -- {' '.join(sorted(shlex.quote(d) + '/' + STAGED + '*' for d in folders))}" if folders else ""
-    )
+    staged = " ".join(sorted(f"{shlex.quote(folder)}/{STAGED}*" for folder in folders))
+    lines += [f"tidy() {{ {f'rm -f -- {staged}' if staged else ':'}; }}", "tidy" if staged else ""]
+    blobs, program = _blobs(changes), "zstd" if "zstd" in look.facts else "gzip"
+    streams = dict.fromkeys(blob.stream for blob in blobs.values())
+    lines += [_unpack(stream, program, blobs) for stream in streams]
     after: dict[str, None] = {}
     for index, change in enumerate(changes):
-        made = [*_lines(change, look, payload, owners=owners)]
+        made = [*_lines(change, look, owners=owners)]
         if index in kept:
             made.insert(-1, f"keep {index} {quoted(kept[index])}")
         lines += [*made, f"say ok {index}"]
@@ -80,15 +94,44 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
             after.update(dict.fromkeys(change.resource.on_change))
     lines.append(f"sync -- {quoted(sorted(folders))} 2>/dev/null || true" if folders else "")
     lines += after
-    lines.append(f"K=; rm -f -- {quoted([old for _, old in kept.values()])}" if kept else "")
-    return Upload("\n".join(lines) + "\n", payload, sum(file.stat().st_size for file in payload))
+    lines.append("K=" if kept else "trap - EXIT")
+    files = [stream.packed(program) for stream in streams]
+    return Upload("\n".join(lines) + "\n", files, sum(file.stat().st_size for file in files))
+
+
+def _blobs(changes: Sequence[Change]) -> dict[str, Blob]:
+    """What travels in a stream, by its path on the node."""
+    files = [change.resource for change in changes if change.content and isinstance(change.resource, File)]
+    return {file.path: content for file in files if isinstance(content := decided(file), Blob)}
+
+
+def _unpack(stream: Stream, program: str, blobs: Mapping[str, Blob]) -> str:
+    """Stages those of the stream's files that change; the rest runs through. What is wrong shows at its end."""
+    paths = {
+        blob.path.name: f"{shlex.quote(path)} {_suffix(blob)}" for path, blob in blobs.items() if blob.stream == stream
+    }
+    parts = [
+        f'temp {paths[name]}; pass {size} >"$N"' if name in paths else f"pass {size}" for name, size in stream.sizes
+    ]
+    unpack = f"pass {stream.packed(program).stat().st_size} | {{ {program} -dc || echo broken >&4; }}"
+    return "\n".join(
+        [
+            *(f"stage {path}" for path in paths.values()),
+            f"b=$( ({unpack} | {{ {'; '.join(parts)}; cat; }} >/dev/null) 4>&1 )",
+            f'[ -z "$b" ] || {{ echo "{program} cannot unpack the upload" >&2; exit 1; }}',
+        ]
+    )
+
+
+def _suffix(blob: Blob) -> str:
+    return shlex.quote(f".{blob.path.name}")
 
 
 def _parent(resource: Resource) -> str:
     return resource.path.rpartition("/")[0] if isinstance(resource, File | Symlink | Block) else ""
 
 
-def _lines(change: Change, look: Look, payload: list[Path], *, owners: bool) -> Iterable[str]:
+def _lines(change: Change, look: Look, *, owners: bool) -> Iterable[str]:
     resource = change.resource
     if isinstance(resource, User):
         name = shlex.quote(resource.name)
@@ -104,17 +147,15 @@ def _lines(change: Change, look: Look, payload: list[Path], *, owners: bool) -> 
     path = shlex.quote(resource.path)
     if isinstance(resource, Symlink):
         return [
-            f'temp {path}; ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}; N=',
+            f'temp {path}; ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}',
         ]
     if isinstance(resource, Directory):
         owner = [f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} {path}"] if owners else []
         return [f"folder {path} {resource.mode:04o}", *owner]
-    return (
-        _block(resource, look) if isinstance(resource, Block) else _file(change, resource, look, payload, owners=owners)
-    )
+    return _block(resource, look) if isinstance(resource, Block) else _file(change, resource, owners=owners)
 
 
-def _file(change: Change, resource: File, look: Look, payload: list[Path], *, owners: bool) -> Iterable[str]:
+def _file(change: Change, resource: File, *, owners: bool) -> Iterable[str]:
     path = shlex.quote(resource.path)
     attributes = [f"chmod {resource.mode:04o} -- "]
     if owners:
@@ -125,9 +166,7 @@ def _file(change: Change, resource: File, look: Look, payload: list[Path], *, ow
     if isinstance(content, Promise):
         raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")
     if isinstance(content, Blob):
-        program = "zstd" if "zstd" in look.facts else "gzip"
-        payload.append(content.packed(program))
-        stage = f"unpack {path} {payload[-1].stat().st_size} {content.path.stat().st_size} {program}"
+        stage = f"whole {path} {_suffix(content)} {dict(content.stream.sizes)[content.path.name]}"
     else:
         stage = f"text {path} {_literal(text_of(content))}"
     check = []
