@@ -37,7 +37,14 @@ class State:
 
 
 def enable_script(cluster: Cluster) -> str:
-    return "systemctl --quiet enable etcd.service </dev/null\n" if cluster.systemd else ""
+    """systemd reads all units anew only where it keeps believing what it knew of this one."""
+    if not cluster.systemd:
+        return ""
+    return (
+        "systemctl --quiet enable --no-reload etcd.service </dev/null || exit 1\n"
+        '[ "$(systemctl show etcd.service --property=UnitFileState)" = UnitFileState=enabled ] || '
+        "systemctl daemon-reload\n"
+    )
 
 
 def disable_script(cluster: Cluster) -> str:
