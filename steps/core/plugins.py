@@ -295,9 +295,9 @@ class Plugins:
         self._running = ""
         return failures
 
-    def before_restart(self, cluster: Cluster, node: Node) -> None:
-        for _ in self._ask("etcd_before_restart", cluster=cluster, node=node):
-            pass
+    def before_restart(self, cluster: Cluster, node: Node) -> bool:
+        """Whether there was anyone to ask."""
+        return bool(list(self._ask("etcd_before_restart", cluster=cluster, node=node)))
 
     def checks(self, cluster: Cluster, node: Node) -> list[Check]:
         """The plugins' checks of a node; what one raises names its plugin and the node."""

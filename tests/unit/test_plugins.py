@@ -355,7 +355,8 @@ def test_a_veto_of_a_restart_names_its_plugin_and_the_node(cluster: Cluster) -> 
             raise Refused("closed")
 
     found = plugins(SimpleNamespace(etcd_before_restart=hookimpl(etcd_before_restart)))
-    found.before_restart(cluster, cluster.nodes[0])
+    assert found.before_restart(cluster, cluster.nodes[0])
+    assert not plugins().before_restart(cluster, cluster.nodes[0]), "there was nobody to ask"
     with pytest.raises(Refused, match="plugin p1: etcd_before_restart on etcd-2: closed"):
         found.before_restart(cluster, cluster.nodes[1])
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from clusters import on_hosts, on_loopback, seen
+from views import CLUSTER, FINE, without
 
-from steps.core.etcd import flags
-from steps.core.etcd.rolling import holders_script, order, restart_reason, vanished
+from steps.core.errors import StepFailed
+from steps.core.etcd import flags, rolling
+from steps.core.etcd.ask import View
+from steps.core.etcd.rolling import holders_script, order, restart, restart_reason, vanished
 from steps.core.model import Cluster
 from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
 from steps.core.node.places import unit_file
+from steps.core.node.session import Result
 from steps.core.resources import File
 from steps.units import Units
 
@@ -119,6 +125,76 @@ def test_the_leader_is_last(names: set[str], leader: str, expected: list[str]) -
     cluster = on_hosts()
     found = order(cluster, tuple(reversed(cluster.nodes)), names, leader)
     assert [node.name for node in found] == expected
+
+
+Rolled = Callable[..., list[str]]
+
+
+@pytest.fixture
+def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
+    """What happens to whom, in this order, when all three members are to be restarted; etcd-1 leads."""
+
+    def roll(*, hook: bool = False, views: dict[int, View] | None = None) -> list[str]:
+        events: list[str] = []
+
+        def asked(_ctx: object, node: Any) -> View:
+            events.append(f"ask {node.name}")
+            return (views or {}).get(sum(event.startswith("ask ") for event in events), FINE)
+
+        def opened(_ctx: object, node: Any, _pids: object) -> View:
+            events.append(f"open {node.name}")
+            return FINE
+
+        def sh(node: Any, script: str, deadline: float) -> Result:
+            del deadline
+            events.append(f"{'move the leader and ' if 'move-leader' in script else ''}restart {node.name}")
+            return Result(0, "", "")
+
+        def before_restart(_cluster: Cluster, node: Any) -> bool:
+            if hook:
+                events.append(f"hook {node.name}")
+            return hook
+
+        monkeypatch.setattr(rolling, "ask", asked)
+        monkeypatch.setattr(rolling, "wait_open", opened)
+        process = Process(5, BINARY, (), STARTED)
+        ctx: Any = SimpleNamespace(
+            cluster=CLUSTER,
+            look=lambda _node: seen(CLUSTER, process=process),
+            sh=sh,
+            plugins=SimpleNamespace(before_restart=before_restart),
+            change=lambda *_words: None,
+            each=lambda nodes, work: [work(node) for node in nodes],
+        )
+        try:
+            restart(ctx, CLUSTER.nodes, dict.fromkeys((node.name for node in CLUSTER.nodes), "flags changed"))
+        except StepFailed as error:
+            events.append(error.message)
+        return events
+
+    return roll
+
+
+def test_each_restart_follows_a_gate(rolled: Rolled) -> None:
+    second = ["ask etcd-2", "restart etcd-2", "open etcd-2"]
+    third = ["ask etcd-3", "restart etcd-3", "open etcd-3"]
+    first = ["ask etcd-1", "move the leader and restart etcd-1", "open etcd-1"]
+    assert rolled() == ["ask etcd-1", *second, *third, *first]
+
+
+def test_after_a_hook_the_gate_is_asked_again(rolled: Rolled) -> None:
+    second = ["ask etcd-2", "hook etcd-2", "ask etcd-2", "restart etcd-2", "open etcd-2"]
+    third = ["ask etcd-3", "hook etcd-3", "ask etcd-3", "restart etcd-3", "open etcd-3"]
+    assert rolled(hook=True)[:11] == ["ask etcd-1", *second, *third]
+    stopped = rolled(hook=True, views={5: without(0)})
+    assert stopped[:-1] == ["ask etcd-1", *second, *third[:3]]
+    assert stopped[-1].startswith("etcd-3 was not restarted, for the cluster is not healthy: etcd-1 does not answer")
+
+
+def test_a_sick_member_is_first(rolled: Rolled) -> None:
+    events = rolled(views={1: without(1)})
+    assert events[:6] == ["ask etcd-1", "restart etcd-2", "open etcd-2", "ask etcd-3", "restart etcd-3", "open etcd-3"]
+    assert events[6:] == ["ask etcd-1", "move the leader and restart etcd-1", "open etcd-1"]
 
 
 @pytest.mark.parametrize(

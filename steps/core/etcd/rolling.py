@@ -10,6 +10,7 @@ from steps.core.errors import NodeFailed, Refused, StepFailed, StepsError, Unhea
 from steps.core.etcd import flags
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
+from steps.core.files import replace
 from steps.core.node.hosts import NotForwarded
 from steps.core.node.look import UNIT_DIGEST, Look
 from steps.core.node.places import unit_file
@@ -106,16 +107,12 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
         return
     sick = [node for node in order(cluster, nodes, reasons) if node.name not in well]
     if sick:
-        _restart_together(ctx, sick, reasons)
-        view = ask(ctx, asker)
+        view = _restart_together(ctx, sick, reasons)
     for node in order(cluster, nodes, set(reasons) - {each.name for each in sick}, _leader(cluster, view)):
-        view = ask(ctx, node)
-        if wrong := problems(cluster, view):
-            raise StepFailed(
-                f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
-                hint="mend that first: invoke verify",
-            )
+        view = _through_gate(ctx, node)
         _keep_quorum(ctx, node, view)
+        if ctx.plugins.before_restart(cluster, node):  # which may have taken its time
+            view = _through_gate(ctx, node)
         _restart_one(ctx, node, view, reasons[node.name])
 
 
@@ -134,9 +131,19 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
         )
 
 
+def _through_gate(ctx: Context, node: Node) -> View:
+    """The gate as it is now, never as it was: the run may have waited since, for a terminal that was held."""
+    view = ask(ctx, node)
+    if wrong := problems(ctx.cluster, view):
+        raise StepFailed(
+            f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
+            hint="mend that first: invoke verify",
+        )
+    return view
+
+
 def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
     cluster = ctx.cluster
-    ctx.plugins.before_restart(cluster, node)
     script = start_script(cluster, node)
     own = view.statuses[cluster.client_url(node)]
     if own.id == own.leader and len(cluster.nodes) > 1:
@@ -152,16 +159,17 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
     ctx.change(f"restarted: {reason}", node)
 
 
-def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> None:
+def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> View:
     pids = {}
     for node in nodes:
         ctx.plugins.before_restart(ctx.cluster, node)
         process = ctx.look(node).process
         pids[node.name] = process.pid if process else 0
     ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
-    wait_open(ctx, nodes[0], pids)
+    view = wait_open(ctx, nodes[0], pids)
     for node in nodes:
         ctx.change(f"was not healthy and is restarted: {reasons[node.name]}", node)
+    return view
 
 
 def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
@@ -277,8 +285,6 @@ def _remember(ctx: Context, view: View) -> None:
     file, known = ctx.cluster.work / CLUSTER_ID, known_id(ctx.cluster)
     seen = next(iter(view.statuses.values())).cluster_id
     if not known:
-        from steps.core.tls.store import replace
-
         replace(file, f"{seen}\n".encode())
     elif known != seen:
         raise Refused(
