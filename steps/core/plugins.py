@@ -1,25 +1,16 @@
-"""Finds plugins and calls their hooks: built-ins, then entry points (group etcd_steps), then plugins/*.py, sorted.
-
-The last registered is asked first, so a site's own file wins. What is wrong with a plugin is collected, not raised:
-`invoke --list` still works then, and every other command stops before it touches anything. Whatever a plugin raises
-later names the plugin, the hook, the step and the node: all calls go through `_answer` and `blamed`.
-"""
+"""A typed call for every hook, and what is made of the answers."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from inspect import signature
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import pluggy
-
-from steps.core import hooks
-from steps.core.errors import PluginError, Problem, StepFailed, StepsError
-from steps.core.plugin_files import defined_at, load_file, located, wrong
+from steps.core.errors import PluginError, Problem, StepsError
+from steps.core.plugin_files import defined_at
+from steps.core.registry import SHIPPED, Registry, Source
 from steps.core.step import Misplaced, Step, ordered
 
 if TYPE_CHECKING:
@@ -28,114 +19,13 @@ if TYPE_CHECKING:
     from steps.core.contracts import CertBackend, Check, ReleaseSource
     from steps.core.model import Cluster, Node
 
-GROUP, SHIPPED = "etcd_steps", "shipped"
-# What a hook answers; None stands for nothing.
-_ANSWERS: dict[str, type] = {
-    "etcd_steps": list,
-    "etcd_options": type,
-    "etcd_validate": list,
-    "etcd_flags": dict,
-    "etcd_template_dirs": list,
-    "etcd_checks": list,
-    "etcd_tasks": list,
-}
 
-
-@dataclass(frozen=True)
-class Source:
-    """A plugin: its name (that of [plugins.NAME]), where it came from, and its module or object."""
-
-    name: str
-    origin: str
-    plugin: Any
-
-    @property
-    def hooks(self) -> tuple[str, ...]:
-        return tuple(name for name in hooks.NAMES if hasattr(self.plugin, name))
-
-
-class Plugins:
-    """The registered plugins, and a typed call for every hook. `problems`: plugin's name → what is wrong with it."""
+class Plugins(Registry):
+    """The registered plugins as the rest of the program knows them."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager("etcd")
-        self._manager.add_hookspecs(hooks)
+        super().__init__()
         self._owners: list[tuple[Step, Source]] | None = None
-        self._running = ""  # the step under way: from then on a plugin's error is a failed step
-        self.sources: list[Source] = []
-        self.problems: dict[str, str] = {}
-
-    # -- loading --------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def load(cls, folder: Path) -> Plugins:
-        """All plugins; `folder` holds the site's own."""
-        from importlib.metadata import entry_points
-
-        from steps.shipped import hooks as shipped
-
-        plugins = cls()
-        plugins.register(SHIPPED, "etcd-steps", shipped)
-        for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-            plugins._load(entry.name, f"package {entry.value}", entry.load)
-        for file in sorted(folder.glob("*.py")):
-            plugins._load(file.stem, str(file), lambda file=file: load_file(file))  # type: ignore[misc]  # mypy#15459
-        return plugins
-
-    def _load(self, name: str, origin: str, load: Callable[[], Any]) -> None:
-        try:
-            plugin = load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a foreign module raises becomes its problem
-            self._note(name, located(origin, error))
-            return
-        self.register(name, origin, plugin)
-
-    def register(self, name: str, origin: str, plugin: Any) -> None:
-        """Registers a plugin whose hooks are all known, marked and rightly signed; notes the problem otherwise.
-
-        A site's file takes the place of a package's plugin of the same name.
-        """
-        before = next((source for source in self.sources if source.name == name), None)
-        if before is not None and (name == SHIPPED or before.origin.startswith("package ") == origin.startswith("pac")):
-            self._note(name, f"{origin}: the plugin {name!r} exists already: {before.origin}")
-            return
-        if found := wrong(origin, plugin):
-            self._note(name, found)
-            return
-        if before is not None:
-            self._manager.unregister(before.plugin)
-            self.sources.remove(before)
-        try:
-            self._manager.register(plugin, name)
-        except (pluggy.PluginValidationError, ValueError) as error:
-            self._note(name, f"{origin}: {error}")
-            return
-        self.sources.append(Source(name, origin, plugin))
-
-    def raise_problems(self, disabled: Sequence[str] = ()) -> None:
-        """Raises PluginError where an enabled plugin is broken."""
-        broken = [problem for name, problem in self.problems.items() if name not in disabled]
-        if broken:
-            raise PluginError(
-                "\n".join(broken), hint="mend it, move it out of plugins/, or list it in [plugins] disable"
-            )
-
-    def disable(self, names: Sequence[str]) -> None:
-        """Takes plugins out before a run. Raises PluginError for an unknown one."""
-        known = {source.name: source for source in self.sources if source.name != SHIPPED}
-        for name in names:
-            if name in known and self.enabled(known[name]):
-                self._manager.unregister(known[name].plugin)
-            elif name not in known and name not in self.problems:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "invoke plugins lists them"
-                raise PluginError(f"[plugins] disable: there is no plugin {name!r}", hint=hint)
-
-    def enabled(self, source: Source) -> bool:
-        return self._manager.is_registered(source.plugin)
-
-    def _note(self, name: str, problem: str) -> None:
-        self.problems[name] = f"{self.problems[name]}\n{problem}" if name in self.problems else problem
 
     # -- what plugins add to the command line ---------------------------------------------------------------------
 
@@ -149,7 +39,7 @@ class Plugins:
                         self._owners.append((step, source))
                     else:
                         kind = f"the class {step.__name__}, not an instance" if isinstance(step, type) else repr(step)
-                        self._note(source.name, f"{source.origin}: etcd_steps returned {kind}; Step was expected")
+                        self.note(source.name, f"{source.origin}: etcd_steps returned {kind}; Step was expected")
         return self._owners
 
     def placed(self, phases: Sequence[Step], taken: Collection[str]) -> list[Step]:
@@ -166,7 +56,7 @@ class Plugins:
                 for step, source in steps:
                     if step in error.steps:
                         hint = f" ({error.hint})" if error.hint else ""
-                        self._note(source.name, f"{defined_at(type(step), source.origin)}: {error.message}{hint}")
+                        self.note(source.name, f"{defined_at(type(step), source.origin)}: {error.message}{hint}")
                 steps = [(step, source) for step, source in steps if source.name not in blamed]
 
     def tasks(self, taken: Collection[str]) -> list[Any]:
@@ -179,29 +69,29 @@ class Plugins:
             for task in tasks or ():
                 name = str(getattr(task, "name", "")).replace("_", "-")
                 if not isinstance(task, (Task, Tasks)) or not name:
-                    self._note(source.name, f"{source.origin}: etcd_tasks returned {task!r}; a task was expected")
+                    self.note(source.name, f"{source.origin}: etcd_tasks returned {task!r}; a task was expected")
                 elif name in taken or name in found:
                     where = defined_at(getattr(task, "body", None), source.origin)
-                    self._note(source.name, f"{where}: there is a task {name!r} already")
+                    self.note(source.name, f"{where}: there is a task {name!r} already")
                 else:
                     found[name] = task
         return list(found.values())
 
     def _collect(self, hook: str) -> Iterator[tuple[Source, Any]]:
         """As `_ask`, while tasks.py loads: an error becomes its plugin's problem."""
-        for source, function in self._implementations(hook):
+        for source, function in self.implementations(hook):
             try:
-                yield source, self._answer(source, hook, function, {})
+                yield source, self.answer(source, hook, function, {})
             except StepsError as error:
                 hint = f" ({error.hint})" if error.hint else ""
-                self._note(source.name, f"{error.message}{hint}")
+                self.note(source.name, f"{error.message}{hint}")
 
     # -- what plugins say about a configuration -------------------------------------------------------------------
 
     def options(self) -> dict[str, type[BaseModel]]:
         """Plugin name → the model of its table; disabled plugins' too, so that their tables may stay."""
         return {
-            source.name: self._answer(source, "etcd_options", source.plugin.etcd_options, {})
+            source.name: self.answer(source, "etcd_options", source.plugin.etcd_options, {})
             for source in self.sources
             if "etcd_options" in source.hooks
         }
@@ -210,7 +100,7 @@ class Plugins:
         """What plugins find wrong with the configuration, and backends and sources that nobody has."""
         problems = [
             Problem(f"plugins.{source.name}", str(message))
-            for source, messages in self._ask("etcd_validate", cluster=cluster)
+            for source, messages in self.ask("etcd_validate", cluster=cluster)
             for message in messages or ()
         ]
         wanted = [("etcd_cert_backend", "tls.backend", cluster.tls.backend)] if cluster.tls.enabled else []
@@ -239,7 +129,7 @@ class Plugins:
             name
             for name in {source.name, cluster.tls.backend, *cluster.release.sources, *literals}
             if isinstance(name, str)
-            and self._answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
+            and self.answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
         )
 
     def cert_backend(self, name: str, cluster: Cluster) -> CertBackend:
@@ -249,7 +139,7 @@ class Plugins:
         return cast("ReleaseSource", self._wanted("etcd_release_source", name, cluster))
 
     def _first(self, hook: str, name: str, cluster: Cluster) -> tuple[Source, Any] | None:
-        found = self._ask(hook, name=name, cluster=cluster)
+        found = self.ask(hook, name=name, cluster=cluster)
         return next(((source, answer) for source, answer in found if answer is not None), None)
 
     def _wanted(self, hook: str, name: str, cluster: Cluster) -> Any:
@@ -263,7 +153,7 @@ class Plugins:
         """The plugins' flags for a node. Raises PluginError where two plugins set the same one."""
         flags: dict[str, str] = {}
         owner: dict[str, str] = {}
-        for source, answer in self._ask("etcd_flags", cluster=cluster, node=node):
+        for source, answer in self.ask("etcd_flags", cluster=cluster, node=node):
             for flag, value in (answer or {}).items():
                 if flag in owner:
                     raise PluginError(f"the plugins {owner[flag]} and {source.name} both set --{flag} on {node.name}")
@@ -271,14 +161,14 @@ class Plugins:
         return flags
 
     def template_dirs(self, cluster: Cluster) -> list[Path]:
-        return [Path(path) for _, paths in self._ask("etcd_template_dirs", cluster=cluster) for path in paths or ()]
+        return [Path(path) for _, paths in self.ask("etcd_template_dirs", cluster=cluster) for path in paths or ()]
 
     # -- what plugins do while steps run --------------------------------------------------------------------------
 
     def before(self, step: str, cluster: Cluster, nodes: Sequence[Node]) -> None:
         """The step begins. Raises what a plugin raises: the step is not run."""
-        self._running = step
-        for _ in self._ask("etcd_before_step", step=step, cluster=cluster, nodes=nodes):
+        self.running = step
+        for _ in self.ask("etcd_before_step", step=step, cluster=cluster, nodes=nodes):
             pass
 
     def after(
@@ -287,17 +177,17 @@ class Plugins:
         """The step ended, well or with `error`. Every plugin hears of it; what they raise is returned."""
         arguments = {"step": step, "cluster": cluster, "nodes": nodes, "error": error}
         failures = []
-        for source, function in self._implementations("etcd_after_step"):
+        for source, function in self.implementations("etcd_after_step"):
             try:
-                self._answer(source, "etcd_after_step", function, arguments)
+                self.answer(source, "etcd_after_step", function, arguments)
             except StepsError as failure:
                 failures.append(failure)
-        self._running = ""
+        self.running = ""
         return failures
 
     def before_restart(self, cluster: Cluster, node: Node) -> bool:
         """Whether there was anyone to ask."""
-        return bool(list(self._ask("etcd_before_restart", cluster=cluster, node=node)))
+        return bool(list(self.ask("etcd_before_restart", cluster=cluster, node=node)))
 
     def checks(self, cluster: Cluster, node: Node) -> list[Check]:
         """The plugins' checks of a node; what one raises names its plugin and the node."""
@@ -309,7 +199,7 @@ class Plugins:
 
             return replace(check, run=run)
 
-        asked = self._ask("etcd_checks", cluster=cluster, node=node)
+        asked = self.ask("etcd_checks", cluster=cluster, node=node)
         return [guarded(source, check) for source, checks in asked for check in checks or ()]
 
     @contextmanager
@@ -321,50 +211,6 @@ class Plugins:
             return
         with self.blamed(source, f"{type(step).__name__}.{part}", node, step.name):
             yield
-
-    # -- the one place where plugins are called -------------------------------------------------------------------
-
-    def _implementations(self, hook: str) -> Iterator[tuple[Source, Callable[..., Any]]]:
-        """In pluggy's order: the last registered first, `tryfirst` and `trylast` heeded."""
-        named = {source.name: source for source in self.sources}
-        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-            yield named[implementation.plugin_name], implementation.function
-
-    def _ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Source, Any]]:
-        for source, function in self._implementations(hook):
-            yield source, self._answer(source, hook, function, arguments)
-
-    def _answer(self, source: Source, hook: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """One plugin's answer to a hook, of which it may take fewer arguments. Raises StepsError, in its name."""
-        node, step = arguments.get("node"), arguments.get("step", "")
-        names = signature(function).parameters
-        with self.blamed(source, hook, node.name if node else "", step):
-            answer = function(**{name: arguments[name] for name in names})
-            kind = _ANSWERS.get(hook)
-            if answer is not None and kind is not None and not isinstance(answer, kind):
-                raise TypeError(f"returned {answer!r}, a {kind.__name__} was expected")
-            return answer
-
-    @contextmanager
-    def blamed(self, source: Source, part: str, node: str = "", step: str = "") -> Iterator[None]:
-        """Whatever is raised inside names the plugin, its part, the step and the node.
-
-        An error of ours keeps its kind and exit code. Any other is a failed step, or, before any began, a wrong plugin.
-        """
-        if source.name == SHIPPED:
-            yield
-            return
-        step = step or self._running
-        where = f"plugin {source.name}: {part}"
-        where += (f" in step {step}" if step else "") + (f" on {node}" if node else "")
-        try:
-            yield
-        except StepsError as error:
-            error.within(where)
-            raise
-        except (Exception, SystemExit) as error:
-            kind = StepFailed if self._running else PluginError
-            raise kind(f"{where}: {located(source.origin, error)}") from error
 
 
 class _Blamed:
