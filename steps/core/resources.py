@@ -31,7 +31,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Blob:
-    """A large file on the controller, with its `digest` (steps.core.digest), and the stream in which it travels."""
+    """A large file on the controller, with its `digest` (steps.core.digest), and the stream in which it travels.
+
+    A node has it at one path.
+    """
 
     path: Path
     digest: str

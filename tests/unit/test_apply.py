@@ -37,6 +37,7 @@ from steps.core.resources import (
 
 CLUSTER = on_loopback()
 EMPTY = Look(entries={}, facts={})
+BROKEN = "the upload was cut off or damaged: gzip cannot unpack it"
 CUT = 100_000  # bytes; what comes before is more than gzip reads before it writes
 
 
@@ -153,7 +154,7 @@ def test_what_cannot_be_unpacked_replaces_nothing(old: Path, blob: Blob) -> None
     packed.write_bytes(packed.read_bytes()[:-8] + b"checksum")
     result = run(upload([File(str(old), blob, 0o755)]))
     assert (result.ok, old.read_text(), leftovers(old.parent)) == (False, "old", [])
-    assert "gzip cannot unpack the upload" in result.err
+    assert result.err.endswith(BROKEN)
 
 
 ODD = {
@@ -269,6 +270,7 @@ def cut(given: Upload, at: int) -> Result | None:
 def test_a_truncated_binary_keeps_the_old(old: Path, blob: Blob, at: int) -> None:
     result = cut(upload([File(str(old), blob, 0o755)]), at)
     assert result.code != 0
+    assert BROKEN in result.err
     assert old.read_text() == "old"
     assert leftovers(old.parent) == []
 
@@ -332,6 +334,32 @@ def test_a_file_whose_on_change_did_not_end_well_is_as_it_was(
     assert run(upload([File(str(old), "new", 0o600, on_change=("true",))])).ok
     assert old.read_text() == "new"
     assert [path.name for path in old.parent.iterdir()] == ["etcd"]
+
+
+def test_a_script_that_nobody_listens_to_any_more_leaves_all_as_it_was(old: Path, blob: Blob) -> None:
+    """The connection is lost while a file is checked; dash would end at the next word without its EXIT trap."""
+    folder = old.parent
+    waits = ("sh", "-c", f"echo checking >&2; until [ -e {folder.parent}/deaf ]; do :; done")
+    given = upload([File(str(old), "new", check=waits, on_change=("true",)), File(f"{folder}/binary", blob)])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["sh", "-c", given.script], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"".join(given.chunks()))
+        process.stdin.close()
+        assert process.stderr.readline() == b"checking\n"
+        process.stdout.close()
+        (folder.parent / "deaf").touch()
+        assert process.wait(timeout=10) != 0
+    (folder.parent / "deaf").unlink()
+    assert (old.read_text(), [path.name for path in folder.iterdir()]) == ("old", ["etcd"])
+
+
+def test_what_is_staged_for_a_file_just_below_the_root_is_removed() -> None:
+    given = upload([File("/etcd-of-nobody", "x", on_change=("true",))])
+    assert f"rm -f -- //{STAGED}*;" in given.script
+    assert f" /etcd-of-nobody //{STAGED}old.0\n" in given.script
 
 
 def test_a_directory_just_below_the_root() -> None:

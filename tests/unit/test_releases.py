@@ -374,8 +374,10 @@ def test_the_proxy_of_the_environment(
 class Fake:
     """A source that writes two foreign binaries, or raises."""
 
-    def __init__(self, error: Exception | None = None, digest: str = A, arch: str = FOREIGN) -> None:
-        self.error, self.digest, self.arch, self.calls = error, digest, arch, 0
+    def __init__(
+        self, error: Exception | None = None, digest: str = A, arch: str = FOREIGN, shared: bytes = b""
+    ) -> None:
+        self.error, self.digest, self.arch, self.shared, self.calls = error, digest, arch, shared, 0
 
     def fetch(self, version: str, arch: str, into: Path, deadline: float) -> Release:
         self.calls += 1
@@ -384,7 +386,7 @@ class Fake:
             (into / "partial").write_bytes(b"x")
             raise self.error
         for name in ("etcd", "etcdctl"):
-            (into / name).write_bytes(elf(self.arch, name.encode() * 1000))
+            (into / name).write_bytes(elf(self.arch, name.encode() * 1000 + self.shared))
         binaries = {name: into / name for name in ("etcd", "etcdctl")}
         return (
             TarballRelease(binaries, "fake://origin", "a fake", self.digest)
@@ -443,6 +445,13 @@ def test_what_was_fetched_is_kept_and_whole(search: Search) -> None:
     assert (source.calls, search.said, search.leftovers()) == (1, [], [])
     record = json.loads((search.entry / "release.json").read_text())
     assert (record["tarball"], record["version"], record["arch"]) == (A, "3.5.16", FOREIGN)
+
+
+def test_what_the_binaries_share_travels_once(search: Search) -> None:
+    same = os.urandom(9 << 20)  # more than zstd looks back by itself
+    staged = search.fetch(("fake", Fake(shared=same)))
+    packed = staged.binaries["etcd"].stream.packed("zstd").stat().st_size
+    assert len(same) < packed < len(same) * 1.01
 
 
 @pytest.mark.parametrize("file", ["etcd", "etcdctl", "binaries.gz", "binaries.zst", "release.json"])

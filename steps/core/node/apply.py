@@ -34,17 +34,14 @@ _CHUNK = 1 << 18
 _FUNCTIONS = f"""
 set -eu
 K=; trap 'undo; tidy' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
+trap 'trap "" PIPE; exit 141' PIPE # dash ends without its EXIT trap where nobody listens any more
 say() {{ printf '%s\\n' "$*"; }}
 parent() {{ [ -d "${{1%/*}}/" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
-temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path number: for files that are staged at the same time
+temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path suffix: for files that are staged at the same time
 stage() {{ temp "$@"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
 text() {{ stage "$1"; printf %b "$2" >"$N"; }}
-pass() {{ dd bs=65536 iflag=fullblock,count_bytes count="$1" status=none; }}
-whole() {{ # path number bytes
-  temp "$1" "$2"; [ "$(stat -c %s -- "$N")" = "$3" ] || {{ echo "the upload of $1 was cut off" >&2; exit 1; }}
-}}
 keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
-back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1"; }}
+back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1" 2>/dev/null || :; }}
 place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
 folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
@@ -111,14 +108,15 @@ def _unpack(stream: Stream, program: str, blobs: Mapping[str, Blob]) -> str:
         blob.path.name: f"{shlex.quote(path)} {_suffix(blob)}" for path, blob in blobs.items() if blob.stream == stream
     }
     parts = [
-        f'temp {paths[name]}; pass {size} >"$N"' if name in paths else f"pass {size}" for name, size in stream.sizes
+        f'temp {paths[name]}; head -c {size} >"$N"' if name in paths else f"head -c {size}"
+        for name, size in stream.sizes
     ]
-    unpack = f"pass {stream.packed(program).stat().st_size} | {{ {program} -dc || echo broken >&4; }}"
+    unpack = f"head -c {stream.packed(program).stat().st_size} | {{ {program} -dc || echo broken >&4; }}"
     return "\n".join(
         [
             *(f"stage {path}" for path in paths.values()),
             f"b=$( ({unpack} | {{ {'; '.join(parts)}; cat; }} >/dev/null) 4>&1 )",
-            f'[ -z "$b" ] || {{ echo "{program} cannot unpack the upload" >&2; exit 1; }}',
+            f'[ -z "$b" ] || {{ echo "the upload was cut off or damaged: {program} cannot unpack it" >&2; exit 1; }}',
         ]
     )
 
@@ -128,7 +126,7 @@ def _suffix(blob: Blob) -> str:
 
 
 def _parent(resource: Resource) -> str:
-    return resource.path.rpartition("/")[0] if isinstance(resource, File | Symlink | Block) else ""
+    return (resource.path.rpartition("/")[0] or "/") if isinstance(resource, File | Symlink | Block) else ""
 
 
 def _lines(change: Change, look: Look, *, owners: bool) -> Iterable[str]:
@@ -166,7 +164,7 @@ def _file(change: Change, resource: File, *, owners: bool) -> Iterable[str]:
     if isinstance(content, Promise):
         raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")
     if isinstance(content, Blob):
-        stage = f"whole {path} {_suffix(content)} {dict(content.stream.sizes)[content.path.name]}"
+        stage = f"temp {path} {_suffix(content)}"
     else:
         stage = f"text {path} {_literal(text_of(content))}"
     check = []

@@ -29,7 +29,9 @@ from steps.core.resources import SUFFIXES, Blob, Stream
 # unpacks gzip's in 0.45 s, zstd's in 0.15 s.
 GZIP_LEVEL = 4
 ZSTD_LEVEL = 10
-WINDOW = 27  # log2 of the bytes in which zstd looks for what it has seen; the largest that zstd -d takes by itself
+# log2 of the bytes in which zstd looks for what it has seen, and that a node needs to unpack: the largest that zstd -d
+# takes by itself. No more than the stream has, which is 68 MB.
+WINDOW = 27
 STREAM = "binaries"
 
 Sources = Sequence[tuple[str, ReleaseSource]]
@@ -264,6 +266,7 @@ def _pack(stream: Stream) -> None:
         zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
         zstd.CompressionParameter.window_log: WINDOW,
         zstd.CompressionParameter.enable_long_distance_matching: 1,
+        zstd.CompressionParameter.checksum_flag: 1,
     }
     pack: Mapping[str, Callable[[bytes], bytes]] = {
         "zstd": lambda content: zstd.compress(content, options=options),
