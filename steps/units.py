@@ -11,7 +11,7 @@ from steps.core.node.look import UNIT_DIGEST
 from steps.core.node.look_script import quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
-from steps.core.node.service import RELOAD
+from steps.core.node.service import reload_script
 from steps.core.resources import File, Resource
 from steps.core.step import Step
 
@@ -65,7 +65,9 @@ class Units(Step):
                 )
             )
 
-        yield File(path, unit, on_change=(RELOAD,), check=("sh", "-c", lint(argv) + ANALYZE, "units", "{}"))
+        yield File(
+            path, unit, on_change=(reload_script(path),), check=("sh", "-c", lint(argv) + ANALYZE, "units", "{}")
+        )
 
 
 def lint(argv: Sequence[str]) -> str:

@@ -171,6 +171,8 @@ def test_a_crashed_member_is_restarted_and_a_rebooted_host_rejoins(cluster: Depl
     assert second.sh("systemctl show etcd -P NRestarts") == "1\n"
     cluster.invoke("verify")
     assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
+    for host in cluster.hosts:  # systemd itself wants it: `systemctl isolate` leaves it alone
+        assert "etcd.service" in host.sh("systemctl show multi-user.target -P Wants").split()
 
 
 @pytest.mark.parametrize("gone", ["data wal", "data", "wal"])

@@ -36,25 +36,17 @@ def test_a_node_without_zstd_is_sent_what_gzip_unpacks(fresh: Deployed) -> None:
     assert sums == [sums[0]] * 3
 
 
-PATRONI = "/etc/systemd/system/patroni.service"
+PACKAGED = "/usr/lib/systemd/system/etcd.service"
 
 
-def test_systemd_believes_that_a_unit_is_enabled_which_another_one_named_before(fresh: Deployed) -> None:
-    """A unit that a loaded one names stays in systemd's memory, with what systemd thought of it then."""
-    first, second, third = fresh.hosts
-    waits = f"printf '[Unit]\\nAfter=etcd.service\\n[Service]\\nExecStart=/bin/sleep inf\\n' >{PATRONI}"
-    with broken(first, f"{waits}; systemctl start patroni", f"systemctl stop patroni; rm {PATRONI}"):
-        fresh.invoke(*BEFORE_START)
-        each(lambda host: host.sh("systemctl show etcd"), fresh.hosts)
-        fresh.invoke("start")
-        second.sh("systemctl --quiet disable etcd")
-        third.sh("systemctl --quiet disable etcd; systemctl stop etcd")
-        assert "etcd.service is enabled" in fresh.invoke("start").stdout
-        assert (
-            each(lambda host: host.sh("systemctl show etcd -P ActiveState,UnitFileState"), fresh.hosts)
-            == ["active\nenabled\n"] * 3
-        )
+def test_a_packages_unit_of_the_same_name_is_never_started(fresh: Deployed) -> None:
+    """It is enabled and was stopped by hand: systemd knows it, and sees no reason to look for another one."""
+    host, unit = fresh.hosts[1], "[Service]\\nExecStart=/bin/sleep inf\\n[Install]\\nWantedBy=multi-user.target\\n"
+    make = f"printf '{unit}' >{PACKAGED}; systemctl --quiet enable --now etcd; systemctl stop etcd"
+    with broken(host, make, f"rm {PACKAGED}"):
+        fresh.invoke("all")
         assert fresh.invoke("plan").stdout.rstrip().endswith("nothing to do")
+        assert "/usr/local/bin/etcd" in host.sh("systemctl show etcd -P ExecStart")
 
 
 def test_a_cluster_may_be_bootstrapped_member_by_member(fresh: Deployed) -> None:

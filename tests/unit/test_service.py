@@ -15,6 +15,9 @@ from clusters import on_hosts, on_loopback
 from steps.core.model import Cluster, Node
 from steps.core.node.service import State, parse_state, settled_script, start_script, state_script, stop_script
 
+KNOWN = "FragmentPath=/etc/systemd/system/etcd.service\nNeedDaemonReload=no"
+STARTED = ["reset-failed etcd.service", "--quiet restart etcd.service"]
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -151,17 +154,34 @@ def test_systemds_words(said: str, ready: bool, failed: bool) -> None:  # noqa: 
     ],
 )
 def test_under_systemd_nothing_waits_long_for_a_quorum(tmp_path: Path, systemctl: str, code: int, err: str) -> None:
-    cluster = on_hosts()
-    program = tmp_path / "systemctl"
-    loaded = "[ $1 = show ] && echo NeedDaemonReload=no && exit"
+    done, asked = under(tmp_path, systemctl, KNOWN)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", err)
+    assert asked == STARTED
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        KNOWN.replace("=no", "=yes"),
+        KNOWN.replace("/etc/", "/lib/"),  # a package's unit, which it has read before ours came
+        "FragmentPath=\nNeedDaemonReload=no",
+        "",
+    ],
+)
+def test_no_other_unit_than_ours_is_started(tmp_path: Path, known: str) -> None:
+    done, asked = under(tmp_path, "exit 0", known)
+    assert (done.returncode, asked) == (0, ["daemon-reload", *STARTED])
+
+
+def under(folder: Path, systemctl: str, known: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """The start under a systemctl that shows `known`, and what it was asked for besides."""
+    program = folder / "systemctl"
+    shown = f"[ $1 = show ] && echo '{known}' && exit"
     program.write_text(
-        f'#!/bin/sh\n{loaded}\necho "$*" >>{tmp_path}/asked\n[ $1 = reset-failed ] && exit 1\n{systemctl}\n'
+        f'#!/bin/sh\n{shown}\necho "$*" >>{folder}/asked\n[ $1 = reset-failed ] && exit 1\n{systemctl}\n'
     )
     program.chmod(0o755)
-    script = f"PATH={tmp_path}:$PATH\n{start_script(cluster, cluster.nodes[0])}"
+    cluster = on_hosts()
+    script = f"PATH={folder}:$PATH\n{start_script(cluster, cluster.nodes[0])}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=30)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", err)
-    assert (tmp_path / "asked").read_text().splitlines() == [
-        "reset-failed etcd.service",
-        "--quiet restart etcd.service",
-    ]
+    return done, (folder / "asked").read_text().splitlines()

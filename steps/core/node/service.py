@@ -8,13 +8,9 @@ from shlex import quote
 
 from steps.core.model import Cluster, Node
 from steps.core.node.look_script import pid_lines
-from steps.core.node.places import PROCESS_UNIT
+from steps.core.node.places import PROCESS_UNIT, unit_file
 
 UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
-# A unit that is new to systemd is read when it is asked for, and a reload takes a tenth of a second.
-RELOAD = (
-    '[ "$(systemctl show etcd.service --property=NeedDaemonReload)" = NeedDaemonReload=no ] || systemctl daemon-reload'
-)
 STOP_SECONDS = 90  # systemd's own patience before it kills
 
 
@@ -36,15 +32,21 @@ class State:
         return self.pid != 0 and self.active in ("active/running", "running")
 
 
-def enable_script(cluster: Cluster) -> str:
-    """systemd reads all units anew only where it keeps believing what it knew of this one."""
-    if not cluster.systemd:
-        return ""
+def reload_script(unit: str) -> str:
+    """Has systemd read its units anew, unless it has read the file `unit` as it is.
+
+    A unit that is new to it is read when it is asked for, and a reload takes a tenth of a second. That a package's unit
+    of the same name, which it knew before, has a successor in /etc, it does not notice by itself.
+    """
+    known = quote(f"FragmentPath={unit}\nNeedDaemonReload=no")
     return (
-        "systemctl --quiet enable --no-reload etcd.service </dev/null || exit 1\n"
-        '[ "$(systemctl show etcd.service --property=UnitFileState)" = UnitFileState=enabled ] || '
-        "systemctl daemon-reload\n"
+        f'[ "$(systemctl show etcd.service --property=FragmentPath,NeedDaemonReload)" = {known} ] || '
+        "systemctl daemon-reload"
     )
+
+
+def enable_script(cluster: Cluster) -> str:
+    return "systemctl --quiet enable etcd.service </dev/null\n" if cluster.systemd else ""
 
 
 def disable_script(cluster: Cluster) -> str:
@@ -59,7 +61,7 @@ def start_script(cluster: Cluster, node: Node) -> str:
     if cluster.systemd:
         # The start limit may have been hit before the cause was mended.
         return (
-            f"{RELOAD} || exit 1\n"  # a run may have ended between the unit and its reload
+            f"{reload_script(unit_file(cluster, node))} || exit 1\n"  # a run may have ended between the two
             "systemctl reset-failed etcd.service 2>/dev/null\n"
             f'o=$(timeout {UP} systemctl --quiet restart etcd.service 2>&1 </dev/null) || [ -z "$o" ] ||\n'
             "  { printf '%s\\n' \"$o\" >&2; exit 1; }\n"
