@@ -25,9 +25,10 @@ class Start(Step):
             for node in nodes
             if node not in stopped and (reason := rolling.restart_reason(cluster, node, ctx.look(node)))
         }
-        for node in nodes:
-            if node not in stopped and node.name not in differing:
-                ctx.say("runs what is installed", node)
+        right = [node for node in nodes if node not in stopped and node.name not in differing]
+        starting = [node for node in right if ctx.look(node).unit.get("ActiveState") == "activating"]
+        for node in right:
+            ctx.say("starts what is installed" if node in starting else "runs what is installed", node)
         rolling.enable(ctx, [node for node in nodes if ctx.look(node).unit.get("UnitFileState") != "enabled"])
         if ctx.dry:
             for node in stopped:
@@ -35,7 +36,7 @@ class Start(Step):
             for node in rolling.order(cluster, nodes, differing):
                 ctx.change(f"will be restarted, {rolling.HOW}: {differing[node.name]}", node)
             return
-        if stopped or not rolling.known_id(cluster):
-            rolling.start(ctx, nodes, stopped)
+        if stopped or starting or not rolling.known_id(cluster):
+            rolling.start(ctx, nodes, stopped, starting)
         if differing:
             rolling.restart(ctx, nodes, differing)

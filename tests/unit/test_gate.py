@@ -35,6 +35,10 @@ SHUT: dict[str, tuple[View, str]] = {
         replace(FINE, health={**FINE.health, URLS[1]: "context deadline exceeded"}),
         "etcd-2 is unhealthy: context deadline exceeded",
     ),
+    "an endpoint whose health nobody tells": (
+        replace(FINE, health=dict.fromkeys(URLS[:2], "")),
+        "etcd-3 is unhealthy: no answer",
+    ),
     "another cluster": (with_status(1, cluster_id="ee"), "members of different clusters: IDs ee, ff"),
     "two leaders": (with_status(1, leader="b2"), "members follow different leaders: a1, b2"),
     "no leader": (with_status(1, leader="0"), "no leader"),

@@ -23,6 +23,7 @@ from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
 from steps.core.node.places import unit_file
 from steps.core.node.session import Result
 from steps.core.resources import File
+from steps.start import Start
 from steps.units import Units
 
 BINARY, STARTED = "b" * 64, 1_700_000_000
@@ -195,6 +196,34 @@ def test_a_sick_member_is_first(rolled: Rolled) -> None:
     events = rolled(views={1: without(1)})
     assert events[:6] == ["ask etcd-1", "restart etcd-2", "open etcd-2", "ask etcd-3", "restart etcd-3", "open etcd-3"]
     assert events[6:] == ["ask etcd-1", "move the leader and restart etcd-1", "open etcd-1"]
+
+
+@pytest.mark.parametrize(
+    ("active", "waited"),
+    [
+        (("active", "active", "active"), None),
+        (("active", "activating", "active"), ([], ["etcd-2"])),
+        (("activating", "", "active"), (["etcd-2"], ["etcd-1"])),
+    ],
+)
+def test_a_member_that_starts_already_is_waited_for_and_not_started_anew(
+    monkeypatch: pytest.MonkeyPatch, active: tuple[str, ...], waited: tuple[list[str], list[str]] | None
+) -> None:
+    process = Process(5, BINARY, (), STARTED)
+    looks = {
+        node.name: seen(CLUSTER, process=process if state else None, unit={"ActiveState": state})
+        for node, state in zip(CLUSTER.nodes, active, strict=True)
+    }
+    started: list[Any] = []
+    monkeypatch.setattr(rolling, "restart_reason", lambda *_: "")
+    monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
+    monkeypatch.setattr(rolling, "enable", lambda *_: None)
+    monkeypatch.setattr(rolling, "start", lambda _ctx, _nodes, *which: started.append(which))
+    ctx: Any = SimpleNamespace(look=lambda node: looks[node.name], say=lambda *_: None, dry=False)
+    Start().run(CLUSTER, CLUSTER.nodes, ctx)
+    assert [tuple([node.name for node in nodes] for nodes in which) for which in started] == (
+        [waited] if waited else []
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def member_problems(cluster: Cluster, view: View) -> Iterator[str]:
             yield f"{node.name} is a learner"
         if status.raft_index - status.applied > LAG:
             yield f"{node.name} has {status.raft_index - status.applied} entries still to apply"
-        if view.health.get(url):
-            yield f"{node.name} is unhealthy: {view.health[url]}"
+        if wrong := view.health.get(url, "no answer"):
+            yield f"{node.name} is unhealthy: {wrong}"
 
 
 def _agreement(view: View) -> Iterator[str]:

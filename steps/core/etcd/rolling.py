@@ -67,8 +67,10 @@ def enable(ctx: Context, nodes: Sequence[Node]) -> None:
         ctx.each(nodes, lambda node: _script(ctx, node, enable_script(ctx.cluster)))
 
 
-def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
+def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node], starting: Sequence[Node]) -> None:
     """Starts what is stopped, all at once: members block until there is a quorum. Remembers the first health.
+
+    `starting`: somebody else started them, a run that was interrupted, or systemd; they are waited for all the same.
 
     Raises Refused for a member whose data vanished, Unhealthy where members outside the selection are still missing,
     where somebody else has a member's data open, and where a member does not come up.
@@ -81,7 +83,7 @@ def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node]) -> None:
         ctx.change("etcd is started", node)
     _refuse_to_wait_in_vain(ctx, nodes)
     try:
-        view = wait_open(ctx, (stopped or nodes)[0], {node.name: 0 for node in stopped})
+        view = wait_open(ctx, (stopped or nodes)[0], {node.name: 0 for node in (*stopped, *starting)})
     except NodeFailed as error:
         raise _degraded(ctx, nodes, error) from error
     _remember(ctx, view)
@@ -132,7 +134,7 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
 
 
 def _through_gate(ctx: Context, node: Node) -> View:
-    """The gate as it is now, never as it was: the run may have waited since, for a terminal that was held."""
+    """The gate as it is now, not as it was behind the last restart: output that nobody reads holds a run for hours."""
     view = ask(ctx, node)
     if wrong := problems(ctx.cluster, view):
         raise StepFailed(
@@ -160,11 +162,9 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
 
 
 def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> View:
-    pids = {}
     for node in nodes:
         ctx.plugins.before_restart(ctx.cluster, node)
-        process = ctx.look(node).process
-        pids[node.name] = process.pid if process else 0
+    pids = {node.name: process.pid if (process := ctx.look(node).process) else 0 for node in nodes}
     ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
     view = wait_open(ctx, nodes[0], pids)
     for node in nodes:
