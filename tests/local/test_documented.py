@@ -5,25 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ports import moved
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture
@@ -31,10 +23,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     """A directory that looks like a clone, with the shipped etcd.toml on other ports; its members end with the test."""
     for name in ("tasks.py", "invoke.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    ports = iter(free_ports(6))
-    text = re.sub(
-        r"(?m)^(client_port|peer_port) = \d+", lambda m: f"{m[1]} = {next(ports)}", (ROOT / "etcd.toml").read_text()
-    )
+    text, _ = moved()
     (tmp_path / "etcd.toml").write_text(text)
     yield tmp_path
     for file in tmp_path.glob(".etcd/demo/nodes/*/etcd.pid"):

@@ -10,7 +10,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import pydantic
 import pytest
+from ports import moved
 
 ROOT = Path(__file__).parents[2]
 WRITER = ROOT / "tests" / "hosts" / "writer.py"
@@ -132,14 +132,6 @@ def proc(pid: int, file: str) -> list[str]:
     return Path(f"/proc/{pid}/{file}").read_text().split("\0")[:-1]
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 @pytest.fixture(scope="module")
 def user() -> Iterator[User]:
     home = Path(tempfile.mkdtemp(prefix="etcd-steps-"))
@@ -176,10 +168,7 @@ def copies(user: User) -> Iterator[Callable[[str], Copy]]:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for file in ("tasks.py", "invoke.yaml"):
             shutil.copy(ROOT / file, root)
-        ports = free_ports(6)
-        numbers = iter(ports)
-        text = (ROOT / "etcd.toml").read_text()
-        text = re.sub(r"(?m)^(client_port|peer_port) = \d+", lambda match: f"{match[1]} = {next(numbers)}", text)
+        text, ports = moved()
         for file in ("etcd.toml", "etcd.toml.orig"):
             (root / file).write_text(text)
         user.give(root)
