@@ -7,7 +7,7 @@ from pathlib import Path
 # Invoke turns it off for all that it loads, and what is not kept is compiled anew at every start.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 # What is loaded stays to the end: to search it for garbage after every 700 objects takes 40 ms.
-gc.set_threshold(200_000)
+gc.set_threshold(100_000)
 
 from steps import PIPELINE  # noqa: E402  see above
 from steps.core.namespace import namespace  # noqa: E402

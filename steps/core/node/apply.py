@@ -40,6 +40,7 @@ parent() {{ [ -d "${{1%/*}}/" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
 temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path suffix: for files that are staged at the same time
 stage() {{ temp "$@"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
 text() {{ stage "$1"; printf %b "$2" >"$N"; }}
+part() {{ dd bs=65536 iflag=fullblock,count_bytes count="$1" status=none; }} # head goes by 8 KB
 keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
 back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1" 2>/dev/null || :; }}
 place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
@@ -108,8 +109,7 @@ def _unpack(stream: Stream, program: str, blobs: Mapping[str, Blob]) -> str:
         blob.path.name: f"{shlex.quote(path)} {_suffix(blob)}" for path, blob in blobs.items() if blob.stream == stream
     }
     parts = [
-        f'temp {paths[name]}; head -c {size} >"$N"' if name in paths else f"head -c {size}"
-        for name, size in stream.sizes
+        f'temp {paths[name]}; part {size} >"$N"' if name in paths else f"part {size}" for name, size in stream.sizes
     ]
     unpack = f"head -c {stream.packed(program).stat().st_size} | {{ {program} -dc || echo broken >&4; }}"
     return "\n".join(
