@@ -77,7 +77,7 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     except StepsError as error:
         return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
     state = parse_state(parts["state"])
-    own = {look.process.pid if look.process else 0, state.pid}
+    own = {look.pid, state.pid}
     return NodeEvidence(
         node,
         look=look,

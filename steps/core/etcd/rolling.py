@@ -156,17 +156,15 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
             + script
         )
     _script(ctx, node, script)
-    process = ctx.look(node).process
-    wait_open(ctx, node, {node.name: process.pid if process else 0})
+    wait_open(ctx, node, {node.name: ctx.look(node).pid})
     ctx.change(f"restarted: {reason}", node)
 
 
 def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> View:
     for node in nodes:
         ctx.plugins.before_restart(ctx.cluster, node)
-    pids = {node.name: process.pid if (process := ctx.look(node).process) else 0 for node in nodes}
     ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
-    view = wait_open(ctx, nodes[0], pids)
+    view = wait_open(ctx, nodes[0], {node.name: ctx.look(node).pid for node in nodes})
     for node in nodes:
         ctx.change(f"was not healthy and is restarted: {reasons[node.name]}", node)
     return view

@@ -78,7 +78,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
     lines.append(f"undo() {{ for i in $K; do case $i in {undone} esac; done; }}")
     folders = {_parent(change.resource) for change in changes} - {""}
     staged = " ".join(sorted(f"{shlex.quote(folder)}/{STAGED}*" for folder in folders))
-    lines += [f"tidy() {{ {f'rm -f -- {staged}' if staged else ':'}; }}", "tidy" if staged else ""]
+    lines += [f"tidy() {{ {f'rm -f -- {staged}' if staged else ':'}; }}", "tidy"]
     blobs, program = _blobs(changes), "zstd" if "zstd" in look.facts else "gzip"
     streams = dict.fromkeys(blob.stream for blob in blobs.values())
     lines += [_unpack(stream, program, blobs) for stream in streams]

@@ -71,6 +71,11 @@ class Look:
     skew: int = 0
 
     @property
+    def pid(self) -> int:
+        """The living etcd's; 0 where none runs, as in service.State."""
+        return self.process.pid if self.process else 0
+
+    @property
     def arch(self) -> str:
         """As releases call it: amd64, arm64 …; what uname says where etcd has no name for it."""
         return ARCHITECTURES.get(self.facts.get("arch", ""), self.facts.get("arch", "unknown"))
