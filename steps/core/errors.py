@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, INTERRUPTED = 1, 2, 3, 4, 5, 130
+FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
 
 class StepsError(Exception):
@@ -83,6 +83,12 @@ class Unhealthy(StepsError):
     """The cluster does not keep what verify promises."""
 
     exit_code = UNHEALTHY
+
+
+class Unknown(StepsError):
+    """The cluster or a part of it could not be asked, and what could be asked is healthy. Only for what reads."""
+
+    exit_code = UNKNOWN
 
 
 class StepFailed(StepsError):
