@@ -18,6 +18,7 @@ from invoke.tasks import Call
 
 from steps.core.errors import DIFFERS, FAILED, INTERRUPTED, StepsError
 from steps.core.house import House, HouseTask
+from steps.core.visible import visible
 
 if TYPE_CHECKING:
     from steps.core.command import Command
@@ -102,7 +103,7 @@ def _tell(command: Command | None) -> None:
 
 def _complain(*lines: str) -> None:
     sys.stdout.flush()
-    sys.stderr.writelines(f"{line}\n" for line in lines if line)
+    sys.stderr.writelines(f"{visible(line)}\n" for line in lines if line)
 
 
 @contextmanager

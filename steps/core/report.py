@@ -9,6 +9,8 @@ from json import dumps
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
+from steps.core.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -40,7 +42,7 @@ class Report:
     def change(self, message: str, node: str = "", diff: str = "") -> None:
         self.heard("change", node, message)
         self.line(_indented(message, node), "yellow")
-        for line in diff.splitlines():
+        for line in diff.removesuffix("\n").split("\n") if diff else ():
             self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
     def warn(self, message: str, node: str = "") -> None:
@@ -48,7 +50,7 @@ class Report:
         text = _indented(f"warning: {message}", node)
         if self.json:
             with self._lock:
-                sys.stderr.write(text + "\n")
+                sys.stderr.write(visible(text) + "\n")
         else:
             self.line(text, "magenta")
 
@@ -58,6 +60,7 @@ class Report:
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.json:
             return
+        rows = [[visible(cell) for cell in row] for row in rows]
         if self._console is not None:
             from rich.table import Table
             from rich.text import Text
@@ -127,9 +130,10 @@ class Report:
             return self._progress
 
     def line(self, text: str, style: str = "") -> None:
-        """One line as it is."""
+        """One line as it is, but for control characters (see `visible`)."""
         if self.json:
             return
+        text = visible(text)
         with self._lock:
             if self._console is not None:
                 self._console.print(text, style=style or None, markup=False, soft_wrap=True)
