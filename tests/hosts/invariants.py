@@ -14,7 +14,7 @@ from conftest import Writing, Written
 from deploy import MANAGED, PROCESS, Deployed, leftovers
 from host import Host, each
 
-LOCK = "/run/lock/etcd-steps.lock"
+LOCK = "/run/etcd-steps/lock"
 SECONDS = 30  # a killed run's last script may still wait for etcdctl
 # A member's data is itself while its directory is: etcd writes in it all the time. At rest its files are, too.
 DATA = """

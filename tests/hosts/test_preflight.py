@@ -18,7 +18,7 @@ from lab import Lab, _keygen
 from processes import wait
 
 REFUSED, DIFFERS, INTERRUPTED = 3, 4, 130
-LOCK = "/run/lock/etcd-steps.lock"
+LOCK = "/run/etcd-steps/lock"
 HOME = "/root"  # of the hosts' root
 OWN = ("/run", "/tmp", "/var/log", "/var/lib/systemd", f"{HOME}/.cache")  # what hosts write by themselves
 LISTING = f"find / -xdev {' '.join(f'-path {path} -prune -o' for path in OWN)} -printf '%p %y%m %U:%G %s %T@ %l\\n'"

@@ -247,6 +247,38 @@ def test_a_lock_that_cannot_be_made_is_told(opened: Open, tmp_path: Path) -> Non
         opened(tmp_path / "file" / "lock")
 
 
+def test_lock_directory_that_others_may_write_is_refused(opened: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    with pytest.raises(SessionError, match="must lie in a directory of ours"):
+        opened(folder / "lock")
+    assert list(folder.iterdir()) == []
+
+
+def test_lock_directory_that_is_a_link_is_refused(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(SessionError, match="must lie in a directory of ours"):
+        opened(tmp_path / "link" / "lock")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_lock_directory_of_another_user_is_refused(opened: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(SessionError, match="must lie in a directory of ours"):
+        opened(folder / "lock")
+    assert list(folder.iterdir()) == []
+
+
+def test_lock_directory_is_made_for_its_owner_alone(opened: Open, tmp_path: Path) -> None:
+    opened(tmp_path / "new" / "lock")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_shell_text_is_posix(tmp_path: Path) -> None:
     text = shell_command(Lock("/run/a lock", "x'y", "$here", "1"))
     assert subprocess.run(["sh", "-n", "-c", text], check=False).returncode == 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REASONS = 3  # times that a channel which failed without a reason is opened again
+LOCKS = "/run/etcd-steps"  # root's alone, on a node with systemd: anybody may write to /run/lock
 LOCK = "lock"  # in the work directory; who has it is the only run there that writes
 ENDED = "the command was interrupted"
 
@@ -177,6 +178,10 @@ class Hosts:
             return Refused(
                 f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
             )
+        if "the lock must lie" in words:
+            return Refused(f"{node.name}: {words}", hint="see who made that directory, and remove it")
+        if LOCKS in words and "Permission denied" in words:
+            return Refused(f"{node.name}: we are not logged in as root", hint="set [ssh] sudo = true, or another user")
         if self._cluster.ssh.sudo and "sudo" in words:
             return Refused(
                 f"{node.name}: sudo does not let us in: {words}",
@@ -186,7 +191,7 @@ class Hosts:
         return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
 
     def _lock(self, node: Node) -> Lock:
-        path = "/run/lock/etcd-steps.lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
+        path = f"{LOCKS}/lock" if self._cluster.systemd else f"{node.paths.unit}/lock"
         return Lock(path, f"{self._me}, for {node.name}", self._work, str(os.getpid()))
 
 

@@ -35,12 +35,16 @@ printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
 [ "$r" = 0 ] || exit "$r"
 done
 """
+# Only in a directory where no other user may make a file is the lock surely ours: no link, no fifo, no other's words.
 # What locks is the flock; the file says who has it. Who waits lets its new holder write that. A shell whose controller
 # fell silent (a cut cable, a lost VPN) may wait for it for hours: the next run of the same work directory ends it, once
 # it has had time to finish what it was doing.
 _LOCK = """\
 umask 077
-mkdir -p {folder} && exec 9>>{path} && chmod 600 {path} || exit 73
+mkdir -p {folder} || exit 73
+case $(ls -ld {folder}) in d????-??-*) [ -O {folder} ];; *) false;; esac ||
+{{ echo "$(ls -ld {folder}): the lock must lie in a directory of ours that nobody else may write"; exit 73; }}
+exec 9>>{path} && chmod 600 {path} || exit 73
 flock -w 0.5 9 || {{
 {{ read -r who; read -r work run shell; }} <{path}
 [ "$work" = {work} ] && [ "$run" != {run} ] && {{ flock -w 2 9 || {{
@@ -54,6 +58,8 @@ printf '%s\\n%s %s %s\\n' {holder} {work} {run} $$ >{path}
 @dataclass(frozen=True)
 class Lock:
     """A node's lock: the file's path, and for others the words that say who holds it.
+
+    Its directory is made (0700), and must belong to whoever logs in and be writable to no one else.
 
     `work` is the work directory of the controller, which lets only one run at a time in; `run` that run. So whoever
     finds the lock held by another run of the own work directory knows that it has ended.
