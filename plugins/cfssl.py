@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from steps.api import CARequest, CertBackend, CertificateError, Cluster, LeafProfile, StepFailed, hookimpl
+from steps.api import CARequest, CertBackend, CertificateError, Cluster, LeafProfile, StepFailed, hookimpl, invoke
 
 CLIENT = "etcd-client"
 FETCH_DEADLINE = 300  # seconds
@@ -64,7 +64,7 @@ class Cfssl:
         from steps.api import pki, private_directory, replace
 
         if self._dir is None:
-            raise StepFailed(f"{profile.name}: cfssl's CA is not open", hint="invoke ca")
+            raise StepFailed(f"{profile.name}: cfssl's CA is not open", hint=invoke("ca"))
         request = pki.read_csr(csr, f"{profile.name}: request")
         if problems := pki.csr_problems(request, profile):
             raise CertificateError(f"{profile.name}: the request is not for this certificate", problems)

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steps.api import CARequest, CertBackend, CertificateError, Cluster, LeafProfile, Pending, StepFailed, hookimpl
+from steps.api import (
+    CARequest,
+    CertBackend,
+    CertificateError,
+    Cluster,
+    LeafProfile,
+    Pending,
+    StepFailed,
+    hookimpl,
+    invoke,
+)
 
 README = """\
 Certificate requests of an etcd cluster
@@ -60,7 +70,7 @@ class Csr:
         from steps.api import pki, replace
 
         if self._dir is None:
-            raise StepFailed(f"{profile.name}: the CA is not open", hint="invoke ca")
+            raise StepFailed(f"{profile.name}: the CA is not open", hint=invoke("ca"))
         pki.read_csr(csr, f"{profile.name}: request")
         request, answer = self._dir / f"{profile.name}.csr", self._dir / f"{profile.name}.pem"
         if answer.exists() and _answers(answer, csr):

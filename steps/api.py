@@ -21,6 +21,7 @@ from steps.core.errors import (
     Unhealthy,
 )
 from steps.core.files import private_directory, replace
+from steps.core.hints import invoke
 from steps.core.hooks import hookimpl
 from steps.core.model import Cluster, Node
 from steps.core.resources import Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
@@ -87,6 +88,7 @@ __all__ = [
     "User",
     "download",
     "hookimpl",
+    "invoke",
     "own_arch",
     "pki",
     "private_directory",

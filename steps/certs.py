@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from steps.core.contracts import LeafProfile
 from steps.core.errors import NodeFailed, Pending, Refused
 from steps.core.etcd.gate import ask, problems
+from steps.core.hints import invoke
 from steps.core.node.hosts import collected
 from steps.core.node.places import cert_directory
 from steps.core.resources import Directory, File, Promise, Resource, Symlink
@@ -39,7 +40,7 @@ class Certs(Step):
         if len(nodes) < len(cluster.nodes) and any(profile.name == profiles.SHARED for profile, _ in due):
             raise Refused(
                 "the certificate is shared by all nodes, so a new one for some of them would part them",
-                hint="invoke certs (without --node)",
+                hint=f"{invoke('certs')} (without --node)",
             )
         waiting: list[Pending] = []
         for profile, reason in due:
@@ -94,7 +95,9 @@ class Certs(Step):
     @staticmethod
     def _serves(node: Node, wrong: Sequence[str]) -> None:
         if wrong:
-            raise NodeFailed(node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint="invoke verify")
+            raise NodeFailed(
+                node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint=invoke("verify")
+            )
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         if not cluster.tls.enabled:

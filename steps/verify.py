@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, ClassVar
 
 from steps.core.errors import StepsError, Unhealthy
+from steps.core.hints import invoke
 from steps.core.step import Step
 
 if TYPE_CHECKING:
@@ -41,11 +43,10 @@ class Verify(Step):
         if health.problems:
             raise Unhealthy(
                 "the cluster is not healthy\n  " + "\n  ".join(health.problems),
-                hint="invoke status, and the members' logs",
+                hint=invoke("doctor"),
             )
-        ctx.report.tip(
-            f"{cluster.name} is healthy. Talk to it: . {cluster.work / 'environment.sh'} && etcdctl endpoint health"
-        )
+        environment = quote(str(cluster.work / "environment.sh"))
+        ctx.report.tip(f"{cluster.name} is healthy. Talk to it: . {environment} && etcdctl endpoint health")
 
 
 def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health) -> None:

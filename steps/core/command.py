@@ -16,6 +16,7 @@ from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
 from steps.core.files import private_directory, replace
+from steps.core.hints import Hints, again, invoke
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
 from steps.core.node.hosts import LOCK, Hosts
@@ -43,8 +44,9 @@ class Command:
         dry: bool,
         sudo_password: str | None,
         told: Event,
+        hints: Hints,
     ) -> None:
-        """`told`: see Hosts."""
+        """`told`: see Hosts. `hints`: how this command line was typed."""
         tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
         self.house = house
         self.helps = helps  # name of a task → its one line
@@ -53,10 +55,12 @@ class Command:
         self._told = told
         planning = any(task.name == "plan" for task in tasks)
         if planning and len(calls) > 1:
-            raise UsageError("plan stands alone: it is --dry all", hint="invoke --dry with the tasks that you mean")
+            raise UsageError(
+                "plan stands alone: it is --dry all", hint=f"{invoke('--dry TASK')} with the tasks that you mean"
+            )
         self.dry = dry or planning
         self._writes = any(task.writes for task in tasks) and not self.dry
-        self.report = Report(json=bool(selection(calls, "json")))
+        self.report = Report(json=bool(selection(calls, "json")), hints=hints)
         self._nodes = selection(calls, "node")
         self._chain = [name for task in tasks for name in task.steps]
         self._done: list[str] = []
@@ -73,7 +77,7 @@ class Command:
         from steps.core.config import load as config
         from steps.core.errors import ConfigError
 
-        file = self.house.config_file(selection(self._calls, "config"))
+        file = self.house.config_file(self.config)
         plugins = self.house.plugins
         disabled = config.disabled(file)
         plugins.raise_problems(disabled)
@@ -85,6 +89,12 @@ class Command:
         for warning in cluster.warnings:
             self.report.warn(warning)
         return cluster
+
+    @property
+    def config(self) -> str | None:
+        """What --config was given, if it was."""
+        chosen: str | None = selection(self._calls, "config")
+        return chosen
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -178,7 +188,9 @@ class Command:
             lock.acquire()
         except filelock.Timeout:
             who = holder.read_text().strip() if holder.exists() else "unknown"
-            raise Refused(f"another run works on {self.cluster.name}: {who}", hint="wait for it to end") from None
+            raise Refused(
+                f"another run works on {self.cluster.name}: {who}", hint=f"wait for it to end, then: {again()}"
+            ) from None
         self._lock = lock
         who = f"{whoami()}@{socket.gethostname()}"
         replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 from steps.core.errors import Refused
+from steps.core.hints import again
 from steps.core.model import Cluster
 
 
@@ -19,4 +20,4 @@ def confirmed(cluster: Cluster, yes: str, what: str) -> None:
         if yes == cluster.name:
             return
     given = f"got {yes!r}" if yes else "nothing was typed"
-    raise Refused(f"not confirmed ({given}): this {what}", hint=f"--yes {cluster.name}")
+    raise Refused(f"not confirmed ({given}): this {what}", hint=again(f"--yes {cluster.name}"))

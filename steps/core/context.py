@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core import files
 from steps.core.errors import Refused
+from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.compare import unified
 from steps.core.node.hosts import Hosts
@@ -85,7 +86,7 @@ class Context:
         try:
             look = parse(result.out, wanted)
         except ValueError as error:
-            raise Refused(f"{node.name}: looking at it failed: {error}", hint="run the same again") from error
+            raise Refused(f"{node.name}: looking at it failed: {error}", hint=again()) from error
         clock = int(look.facts["clock"])
         return replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from steps.core.context import Context
 from steps.core.errors import NodeFailed, Refused
+from steps.core.hints import again
 from steps.core.model import Node
 from steps.core.node.apply import CHECK_FAILED, apply_script
 from steps.core.node.compare import Change, changes, seen_after
@@ -70,16 +71,13 @@ class Engine:
 
     def _run(self, step: Step) -> None:
         ctx = self._ctx
-        try:
-            with ctx.plugins.answering(step, "prepare"):
-                step.prepare(ctx.cluster, self._nodes, ctx)
-            if step.runs:
-                with ctx.plugins.answering(step, "run"):
-                    step.run(ctx.cluster, self._nodes, ctx)
-            else:
-                self._all(step)
-        finally:
-            ctx.report.end()
+        with ctx.plugins.answering(step, "prepare"):
+            step.prepare(ctx.cluster, self._nodes, ctx)
+        if step.runs:
+            with ctx.plugins.answering(step, "run"):
+                step.run(ctx.cluster, self._nodes, ctx)
+        else:
+            self._all(step)
 
     def _desired(self, step: Step, node: Node) -> list[Resource]:
         with self._ctx.plugins.answering(step, "desired", node.name):
@@ -100,7 +98,6 @@ class Engine:
             try:
                 ctx.each(batch, partial(self._apply, step, found, done))
             finally:
-                ctx.report.end()
                 self._tell(done)
             step.settle(ctx.cluster, batch, ctx)
 
@@ -134,7 +131,7 @@ class Engine:
             return
         failing = found[len(reached)].what if len(reached) < len(found) else "what follows the files"
         cause = f"{step.name} failed at: {failing}"
-        hint = f"mend the cause, then: invoke {step.name} --node {node.name}"
+        hint = f"mend the cause, then: {again()}"
         if result.code == CHECK_FAILED:
             said = result.err.strip().splitlines()[-8:]
             raise Refused("\n    ".join([f"{node.name}: {cause}", *said]), hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
@@ -18,6 +18,11 @@ class StepsError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def complete(self, shown: Callable[[str], str]) -> None:
+        """Complete the commands in message and hint (see hints.py), before they are shown."""
+        self.message, self.hint = shown(self.message), shown(self.hint)
+        self.args = (self.message,)
 
     def within(self, where: str) -> None:
         """Says before the message where that happened: a plugin's name, say."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,18 @@ from invoke.exceptions import Exit
 from invoke.executor import Executor
 from invoke.tasks import Call
 
-from steps.core.errors import DIFFERS, FAILED, INTERRUPTED, StepsError
-from steps.core.house import House, HouseTask
+from steps.core import streams
+from steps.core.errors import DIFFERS, FAILED, INTERRUPTED, StepsError, UsageError
+from steps.core.hints import Hints
+from steps.core.house import House, HouseTask, selection, typed
+from steps.core.report import OutputLost
 from steps.core.visible import visible
 
 if TYPE_CHECKING:
     from steps.core.command import Command
+
+REPEATED = ("search-root", "collection", "config", "prompt-for-sudo-password")  # Invoke's options that a hint needs too
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StepsExecutor(Executor):
@@ -29,6 +36,7 @@ class StepsExecutor(Executor):
 
     def execute(self, *tasks: Any) -> dict[Any, Any]:
         """Raises invoke's Exit with the command's exit code, where it is not 0."""
+        streams.prepare()
         house = next(task.house for task in self.collection.tasks.values() if isinstance(task, HouseTask))
         calls = self.expand_calls(self.normalize(tasks))
         debug = bool(self.core and self.core[0].args.debug.value)
@@ -40,37 +48,28 @@ class StepsExecutor(Executor):
         return {}
 
     def _run(self, house: House, calls: Sequence[Call], told: Event, *, debug: bool) -> int:
-        from steps.core.command import Command
-
         command = None
         code, said = FAILED, "ended by a bug"  # what is raised and no StepsError
+        hints = self._hints(calls, lambda: command.task if command else "")
         self.config.load_shell_env()  # INVOKE_SUDO_PASSWORD; Invoke's own executor does the same, task by task
         os.environ.pop("INVOKE_SUDO_PASSWORD", None)  # what we start has no use for it
         try:
-            command = Command(
-                house,
-                self._helps(),
-                calls,
-                dry=bool(self.config.run.dry),
-                sudo_password=self.config.sudo.password,
-                told=told,
-            )
-            for call in calls:
-                self.config.load_collection(self.collection.configuration(call.called_as))
-                context = call.make_context(self.config)
-                context._set(command=command)  # noqa: SLF001  Invoke's own way to set what is no configuration
-                command.task = call.task.name
-                call.task(context, *call.args, **call.kwargs)
+            command = self._command(house, calls, told, hints)
+            with _quiet_after(command):
+                self._tasks(command, calls)
             code, said = DIFFERS if command.differs else 0, ""
         except KeyboardInterrupt:
             code, said = INTERRUPTED, "interrupted"
             _tell(command)
             _complain("interrupted: what had begun on a node was finished, nothing else was started", _state(command))
-        except BrokenPipeError:
-            # Whoever read our words has gone (`| head`): nothing more is begun, and nothing more can be said.
-            code, said = INTERRUPTED, "the output was closed"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (OutputLost, BrokenPipeError) as error:
+            # Nothing more is begun. Where the reader has gone (`| head`), nothing more can be said, either.
+            gone = isinstance(error, BrokenPipeError) or error.closed
+            code, said = (INTERRUPTED, "the output was closed") if gone else (FAILED, str(error))
+            streams.silence(sys.stdout)
+            _complain("" if gone else f"error: {error}", _state(command))
         except StepsError as error:
+            error.complete(hints.shown)
             code, said = error.exit_code, error.message
             if debug:
                 raise
@@ -85,7 +84,46 @@ class StepsExecutor(Executor):
         finally:
             if command is not None:
                 command.close(code, said)
-        return code
+        return code if streams.flushed(sys.stdout) else code or FAILED
+
+    def _command(self, house: House, calls: Sequence[Call], told: Event, hints: Hints) -> Command:
+        from steps.core.command import Command
+
+        return Command(
+            house,
+            self._helps(),
+            calls,
+            dry=bool(self.config.run.dry),
+            sudo_password=self.config.sudo.password,
+            told=told,
+            hints=hints,
+        )
+
+    def _tasks(self, command: Command, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self.config.load_collection(self.collection.configuration(call.called_as))
+            context = call.make_context(self.config)
+            context._set(command=command)  # noqa: SLF001  Invoke's own way to set what is no configuration
+            command.task = call.task.name
+            kwargs = call.task.own(call.kwargs) if isinstance(call.task, HouseTask) else call.kwargs
+            call.task(context, *call.args, **kwargs)
+
+    def _hints(self, calls: Sequence[Call], current: Callable[[], str]) -> Hints:
+        """How this run was started; `current`: the name of the task that runs."""
+        with suppress(UsageError):  # two different ones: that is said, and the hint is as good without
+            config = selection(calls, "config")
+            given = self.core[0].args if self.core else {}
+            front = []
+            for option in REPEATED:
+                value = given[option].value if option in given else None
+                front += [f"--{option}", *([value] if isinstance(value, str) else [])] if value else []
+            dry = ["--dry"] if self.config.run.dry else []
+            return Hints(
+                front,
+                config or os.environ.get("ETCD_CONFIG", ""),
+                lambda more: [*dry, *typed(calls, current=current(), more=shlex.split(more))],
+            )
+        return Hints()
 
     def _helps(self) -> dict[str, str]:
         tasks = {name: self.collection[name] for name in self.collection.task_names}
@@ -98,12 +136,32 @@ def _state(command: Command | None) -> str:
 
 def _tell(command: Command | None) -> None:
     if command is not None:
-        command.tell()
+        with suppress(OutputLost):  # the error itself goes to stderr
+            command.tell()
 
 
 def _complain(*lines: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.writelines(f"{visible(line)}\n" for line in lines if line)
+    streams.flushed(sys.stdout)
+    with suppress(OSError):  # then nothing can be said, and the exit code says it alone
+        sys.stderr.writelines(f"{visible(line)}\n" for line in lines if line)
+    streams.flushed(sys.stderr)
+
+
+@contextmanager
+def _quiet_after(command: Command) -> Iterator[None]:
+    """However the block ends, nothing on the terminal is live any more, also where a second Ctrl-C comes meanwhile."""
+    try:
+        yield
+    finally:
+        late: list[int] = []
+        before = {number: signal.signal(number, lambda number, _: late.append(number)) for number in ENDING}
+        try:
+            command.report.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if late:
+            raise KeyboardInterrupt
 
 
 @contextmanager

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from invoke.collection import Collection
+from invoke.exceptions import Exit, ParseError
+from invoke.parser import Parser
+from invoke.program import Program
 
+from steps.core.errors import WRONG
 from steps.core.house import House, HouseTask
 from steps.core.plugins import Plugins
 from steps.core.step import Step
 
+INVOKES_OWN = (".yaml", ".yml", ".json", ".py")  # what Invoke's own --config reads
 _HELPS = {
     "node": "only this node; repeat it, or separate with commas. One selection covers the whole command line",
-    "config": "another file than etcd.toml beside tasks.py (or $ETCD_CONFIG)",
     "json": "one JSON document on stdout",
     "renew": "issue new certificates now, due or not; they are swapped in without a restart",
     "accept_downtime": "restart a member although the rest has no quorum",
@@ -48,7 +53,46 @@ def namespace(root: Path, phases: Sequence[type[Step]], operations: Sequence[Cal
     for name, problem in plugins.problems.items():
         sys.stderr.write(f"warning: plugin {name} is broken: {problem}\n")
     collection.default = "contents"
+    _check_config(collection, sys.argv[1:])
     return collection
+
+
+def _check_config(collection: Collection, argv: Sequence[str]) -> None:
+    """Raise Exit where Invoke would take an etcd.toml for its own --config, and end in a traceback.
+
+    It does so in front of a task, and behind a plugin's task that has no such option.
+    """
+    if not any(word.startswith(("--config", "-f")) for word in argv):
+        return
+    initial = Program().initial_context
+    try:
+        core = Parser(initial=initial, ignore_unknown=True).parse_argv(list(argv))
+        behind = Parser(initial=initial, contexts=collection.to_contexts()).parse_argv(list(core.unparsed))
+    except ParseError:  # Invoke finds the same, and says it
+        return
+    front, within = core[0].args.config.value, behind[0].args.config.value
+    chosen = within or front
+    if not chosen or Path(chosen).suffix in INVOKES_OWN:
+        return
+    tasks = core.unparsed or ["TASK"]
+    options = _without_config(argv[: len(argv) - len(core.unparsed)])
+    if within:
+        said = "this task of a plugin takes no --config"
+        hint = ["env", f"ETCD_CONFIG={chosen}", "invoke", *options, *_without_config(tasks)]
+    else:
+        said = "--config in front of a task is Invoke's own; ours stands behind the last task"
+        hint = ["invoke", *options, *tasks, "--config", chosen]
+    raise Exit(f"error: --config {chosen}: {said}\nnext: {shlex.join(hint)}", code=WRONG)
+
+
+def _without_config(words: Sequence[str]) -> list[str]:
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word in ("--config", "-f"):
+            next(rest, None)
+        elif not word.startswith("--config="):
+            kept.append(word)
+    return kept
 
 
 def _subcollection(collection: Collection, name: str) -> Collection:
@@ -68,24 +112,24 @@ def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
 
 
 def _plain(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None, config: str | None = None) -> None:
-        del node, config
+    def body(c: Any, node: list[str] | None = None) -> None:
+        del node
         c.command.take(names)
 
     return body
 
 
 def _reading(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
-        del node, config, json
+    def body(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+        del node, json
         c.command.take(names)
 
     return body
 
 
 def _renewing(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None, config: str | None = None, renew: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
-        del node, config, renew
+    def body(c: Any, node: list[str] | None = None, renew: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+        del node, renew
         c.command.take(names)
 
     return body
@@ -95,10 +139,9 @@ def _restarting(names: Sequence[str]) -> Callable[..., None]:
     def body(
         c: Any,
         node: list[str] | None = None,
-        config: str | None = None,
         accept_downtime: bool = False,  # noqa: FBT001, FBT002  Invoke's flags
     ) -> None:
-        del node, config, accept_downtime
+        del node, accept_downtime
         c.command.take(names)
 
     return body

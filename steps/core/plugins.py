@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from steps.core.errors import PluginError, Problem, StepsError
+from steps.core.hints import invoke
 from steps.core.plugin_files import defined_at
 from steps.core.registry import SHIPPED, Registry, Source
 from steps.core.step import Misplaced, Step, ordered
@@ -111,7 +112,7 @@ class Plugins(Registry):
         for hook, key, name in wanted:
             if self._first(hook, name, cluster) is None:
                 there = sorted({name for source in self.sources for name in self.offers(source, hook, cluster)})
-                hint = f"there are {', '.join(there)}; `invoke plugins` tells whose they are"
+                hint = f"there are {', '.join(there)}; {invoke('plugins')} lists them with their plugins"
                 problems.append(Problem(key, f"no plugin offers {name!r}", hint=hint))
         return problems
 
@@ -145,7 +146,7 @@ class Plugins(Registry):
     def _wanted(self, hook: str, name: str, cluster: Cluster) -> Any:
         found = self._first(hook, name, cluster)
         if found is None:
-            raise PluginError(f"no plugin offers {name!r}", hint="invoke plugins lists what there is")
+            raise PluginError(f"no plugin offers {name!r}", hint=f"{invoke('plugins')} lists what there is")
         source, answer = found
         return answer if source.name == SHIPPED else _Blamed(answer, self, source)
 

@@ -10,6 +10,7 @@ from steps.core.errors import Refused, StepFailed
 from steps.core.etcd import flags
 from steps.core.etcd.ask import ctl
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
+from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.look import ARCHITECTURES, Look
 from steps.core.node.places import cert_directory, data_directories, unit_file, wal_parent
@@ -45,9 +46,7 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
     if fetches and not problems:
         problems += _unserved(ctx, nodes)
     if problems:
-        raise Refused(
-            "preflight: nothing was changed\n  " + "\n  ".join(problems), hint="mend these, then run the same again"
-        )
+        raise Refused("preflight: nothing was changed\n  " + "\n  ".join(problems), hint=f"fix these, then: {again()}")
 
 
 def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:

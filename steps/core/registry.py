@@ -19,6 +19,7 @@ import pluggy
 
 from steps.core import hooks
 from steps.core.errors import PluginError, StepFailed, StepsError
+from steps.core.hints import invoke
 from steps.core.plugin_files import load_file, located, wrong
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Registry:
                 self._manager.unregister(known[name].plugin)
             elif name not in known and name not in self.problems:
                 near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "invoke plugins lists them"
+                hint = f"did you mean {near[0]!r}?" if near else f"{invoke('plugins')} lists them"
                 raise PluginError(f"[plugins] disable: there is no plugin {name!r}", hint=hint)
 
     def enabled(self, source: Source) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import dumps
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
+from steps.core.hints import Hints
 from steps.core.visible import visible
 
 if TYPE_CHECKING:
@@ -16,16 +17,28 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+class OutputLost(Exception):
+    """What is said cannot be written. `closed`: whoever read it has gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output cannot be written: {error.strerror or error}")
+        self.closed = isinstance(error, BrokenPipeError)
+
+
 class Report:
     """Safe for threads. `json`: one JSON document on stdout, warnings on stderr, and nothing else."""
 
-    def __init__(self, stream: TextIO | None = None, *, json: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, json: bool = False, hints: Hints | None = None) -> None:
+        """`hints`: how the commands in messages are completed."""
         self._stream = stream or sys.stdout
+        self._hints = hints or Hints()
         self.json = json
         self.heard: Callable[[str, str, str], None] = _nobody  # of each change and warning: kind, node, message
         self._lock = Lock()
         self._phase = ""
         self._progress: Progress | None = None
+        self._rows = 0  # of the live display
+        self._closed = False
         self._console: Console | None = None
         if self._stream.isatty() and not json:
             from rich.console import Console
@@ -40,17 +53,17 @@ class Report:
         self.line(_indented(message, node))
 
     def change(self, message: str, node: str = "", diff: str = "") -> None:
-        self.heard("change", node, message)
+        self.heard("change", node, self._hints.shown(message))
         self.line(_indented(message, node), "yellow")
         for line in diff.removesuffix("\n").split("\n") if diff else ():
             self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
     def warn(self, message: str, node: str = "") -> None:
-        self.heard("warning", node, message)
+        self.heard("warning", node, self._hints.shown(message))
         text = _indented(f"warning: {message}", node)
         if self.json:
-            with self._lock:
-                sys.stderr.write(visible(text) + "\n")
+            with self._lock, suppress(OSError):  # it is no part of the document
+                sys.stderr.write(visible(self._hints.shown(text)) + "\n")
         else:
             self.line(text, "magenta")
 
@@ -77,13 +90,21 @@ class Report:
     def data(self, document: object) -> None:
         """The JSON document, where one was asked for."""
         if self.json:
-            self._stream.write(dumps(document, indent=2, default=str) + "\n")
+            text = dumps(self._hints.data(document), indent=2, default=str)
+            with self._lock:
+                self._write(text)
 
-    def end(self) -> None:
-        """The phase is over: its live lines go."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+    def close(self) -> None:
+        """The run is over: nothing is live any more, and nothing becomes live again."""
+        with self._lock, suppress(OSError):  # the terminal may be what has gone
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        """Take the live display away, if there is one; the lock is held."""
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.stop()
 
     @contextmanager
     def busy(self, label: str) -> Iterator[None]:
@@ -100,10 +121,10 @@ class Report:
     @contextmanager
     def _row(self, label: str) -> Iterator[Callable[..., None]]:
         """A row of the live display; one that the label has already is used."""
-        if self._console is None:
+        progress = self._live()
+        if progress is None:
             yield lambda **_: None
             return
-        progress = self._live()
         known = next((task.id for task in progress.tasks if task.description == label), None)
         row = progress.add_task(label, total=None, phase=self._phase, size="") if known is None else known
         try:
@@ -113,9 +134,21 @@ class Report:
                 progress.remove_task(row)
             else:
                 progress.update(row, total=None, size="")
+            self._leave()
 
-    def _live(self) -> Progress:
+    def _leave(self) -> None:
+        """A row has ended. With the last one the display goes: what follows may be a question on the terminal."""
         with self._lock:
+            self._rows -= 1
+            if not self._rows:
+                self._end()
+
+    def _live(self) -> Progress | None:
+        """The live display, with a row more to come; None where there is no terminal, or it is given back already."""
+        with self._lock:
+            if self._console is None or self._closed:
+                return None
+            self._rows += 1
             if self._progress is None:
                 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -133,13 +166,26 @@ class Report:
         """One line as it is, but for control characters (see `visible`)."""
         if self.json:
             return
-        text = visible(text)
+        text = visible(self._hints.shown(text))
         with self._lock:
             if self._console is not None:
-                self._console.print(text, style=style or None, markup=False, soft_wrap=True)
+                with _written():
+                    self._console.print(text, style=style or None, markup=False, soft_wrap=True)
             else:
-                self._stream.write(text + "\n")
-                self._stream.flush()
+                self._write(text)
+
+    def _write(self, text: str) -> None:
+        with _written():
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputLost(error) from error
 
 
 def _nobody(kind: str, node: str, message: str) -> None:

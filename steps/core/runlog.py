@@ -22,7 +22,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from steps.core.files import create, private_directory
-from steps.core.house import HouseTask
+from steps.core.house import typed
 
 if TYPE_CHECKING:
     from invoke.tasks import Call
@@ -118,20 +118,4 @@ def _events(file: Path) -> Iterator[dict[str, Any]]:
 
 def command_line(calls: Sequence[Call]) -> str:
     """The command line as our tasks took it. Of a foreign task only the name: its values may be secret."""
-    words = ["invoke"]
-    for call in calls:
-        words.append(call.called_as or call.task.name)
-        if isinstance(call.task, HouseTask):
-            words += _options(call)
-    return shlex.join(words)
-
-
-def _options(call: Call) -> Iterator[str]:
-    for name, value in call.kwargs.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            yield flag
-        elif isinstance(value, list):
-            yield from (word for item in value for word in (flag, str(item)))
-        elif value:
-            yield from (flag, str(value))
+    return shlex.join(["invoke", *typed(calls)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from steps.core.errors import Refused, UsageError
 from steps.core.files import private_directory, replace
+from steps.core.hints import invoke
 from steps.core.house import task
 
 
@@ -16,9 +18,8 @@ from steps.core.house import task
     cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given",
     out="the directory; it is made where it is missing",
 )
-def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = None) -> None:
+def client(c: Any, name: str, cn: str = "", out: str = "") -> None:
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
-    del config
     from steps.core.tls import profiles
 
     command = c.command
@@ -28,7 +29,7 @@ def client(c: Any, name: str, cn: str = "", out: str = "", config: str | None = 
     if name in {profiles.leaf_name(cluster, node) for node in cluster.nodes} | {profiles.operator(cluster).name}:
         raise UsageError(f"the name {name!r} is a member's or the operator's", hint="take another name")
     if not out:
-        raise UsageError("where to?", hint=f"invoke client {name} --out DIRECTORY")
+        raise UsageError("where to?", hint=invoke(f"client {quote(name)} --out DIRECTORY"))
     profile = profiles.client(cluster, name, cn or name)
     target = Path(out).expanduser().absolute()
     reason = ctx.authority.reason(profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from steps.core.hints import invoke
 from steps.core.house import task
 
 
@@ -13,10 +14,10 @@ def contents(c: Any) -> None:
     house, helps = c.command.house, c.command.helps
     names = [step.name for step in house.pipeline if step.name in helps]
     width = max(map(len, helps))
-    lines = ["etcd.toml becomes a cluster: invoke all. Its phases, in order:", ""]
+    lines = [f"etcd.toml becomes a cluster: {invoke('all')}. Its phases, in order:", ""]
     lines += [f"  {name.ljust(width)}  {helps[name]}" for name in names]
     lines += ["", "Operations:", ""]
     lines += [f"  {name.ljust(width)}  {helps[name]}" for name in sorted(set(helps) - set(names))]
-    lines += ["", "invoke --help TASK tells its options; invoke --dry TASK only says what it would change."]
+    lines += ["", "Behind invoke, --help TASK shows a task's options; --dry TASK only says what it would change."]
     for line in lines:
         c.command.report.line(line)

@@ -13,6 +13,7 @@ from steps.core.etcd.ask import View, ask_script, hashes_script, parse
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.gate import ask
 from steps.core.etcd.rolling import holders_script, known_id
+from steps.core.hints import again
 from steps.core.house import task
 from steps.core.node.service import last_log_script, parse_state, state_script
 from steps.core.resources import File, Promise
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 
 @task()
-def doctor(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """What is wrong, how that is known, and the command that mends it; reads only; exit 5 where something is wrong"""
-    del node, config, json
+    del node, json
     from steps.core.etcd.diagnosis import diagnose
 
     command = c.command
@@ -39,7 +40,7 @@ def doctor(c: Any, node: list[str] | None = None, config: str | None = None, jso
         report.line(shown(finding))
     if findings:
         names = ", ".join(f"{f.node or 'cluster'}: {f.failure}" for f in findings)
-        raise Unhealthy(f"{len(findings)} found: {names}", hint="mend them in this order, then: invoke doctor")
+        raise Unhealthy(f"{len(findings)} found: {names}", hint=f"mend them in this order, then: {again()}")
     report.tip(f"nothing is wrong with {command.cluster.name}, as far as is known")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from steps.core.errors import Refused, UsageError
+from steps.core.hints import invoke
 from steps.core.house import task
 
 
@@ -33,10 +35,11 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
     if c.command.dry:
         c.command.report.line(f"{file} will be written:\n\n{text}")
         return
-    with file.open("x") as stream:
+    with file.open("x", encoding="utf-8") as stream:
         stream.write(text)
-    named = "" if file == c.command.house.config_file(None) else f" --config {out}"
-    c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: invoke plan{named}")
+    found = file == c.command.house.config_file(c.command.config)
+    following = invoke("plan" if found else f"plan --config {quote(out)}")
+    c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: {following}")
 
 
 def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:

@@ -7,15 +7,16 @@ from itertools import islice
 from typing import Any
 
 from steps.core.errors import UsageError
+from steps.core.hints import invoke
 from steps.core.house import task
 
 HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
 
 
 @task(count="how many runs; 10 if not said", run="one run, named as in the table: each of its changes")
-def log(c: Any, count: int = 10, run: str = "", config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+def log(c: Any, count: int = 10, run: str = "", json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """The last runs that could change something: who, when, what, how it ended"""
-    del config, json
+    del json
     from steps.core.runlog import runs
 
     report, folder = c.command.report, c.command.cluster.work / "log"
@@ -23,7 +24,7 @@ def log(c: Any, count: int = 10, run: str = "", config: str | None = None, json:
         raise UsageError(f"--count {count}: at least 1")
     found = [each for each in islice(runs(folder), None if run else count) if run in ("", each.run)]
     if run and not found:
-        raise UsageError(f"--run {run}: there is no such run in {folder}", hint="invoke log")
+        raise UsageError(f"--run {run}: there is no such run in {folder}", hint=invoke("log"))
     report.data([{**asdict(each), "changes": each.changes, "result": each.result} for each in found])
     if not found:
         report.line(f"nothing has been run yet: {folder} is empty")

@@ -8,7 +8,7 @@ from steps.core.house import task
 
 
 @task(steps=("*",))
-def plan(c: Any, node: list[str] | None = None, config: str | None = None) -> None:
+def plan(c: Any, node: list[str] | None = None) -> None:
     """What `all` would change, as diffs; exit 0: nothing, 4: something, 5: nothing, but the cluster is not healthy"""
-    del node, config
+    del node
     c.command.take(["*"])

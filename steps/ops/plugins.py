@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import StepsError, UsageError
+from steps.core.hints import invoke
 from steps.core.house import task
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ OFFERS = {"backends": "etcd_cert_backend", "sources": "etcd_release_source"}
 
 
 @task()
-def plugins(c: Any, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+def plugins(c: Any, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
     """Every plugin: where it came from, its hooks, what it adds; and the pipeline as it will run"""
-    del config, json
+    del json
     command: Command = c.command
     report = command.report
     trouble: StepsError | None = None
@@ -75,4 +76,6 @@ def plugin__new(c: Any, name: str, kind: str = "step") -> None:
         c.command.report.line(f"{files[0]} and {files[1]} will be written")
         return
     c.command.report.line(f"{files[0]}: a {kind}. Its test: pytest {files[1]}")
-    c.command.report.tip("next: invoke plugins, then " + (f"invoke --dry {name}" if kind == "step" else "its sign()"))
+    c.command.report.tip(
+        f"next: {invoke('plugins')}, then " + (invoke(f"--dry {name}") if kind == "step" else "its sign()")
+    )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it")
-def reset(c: Any, node: list[str] | None = None, config: str | None = None, yes: str = "") -> None:
+def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     """Stop and disable the members and rename their data to .old-<time>; the CA and the certificates stay"""
-    del node, config
+    del node
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry:

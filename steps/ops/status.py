@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from steps.core.errors import Unhealthy
+from steps.core.hints import invoke
 from steps.core.house import task
 
 
 @task()
-def status(c: Any, node: list[str] | None = None, config: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
-    del node, config, json
+    del node, json
     from steps.core.etcd.health import HEAD, gather
 
     command = c.command
@@ -21,5 +22,5 @@ def status(c: Any, node: list[str] | None = None, config: str | None = None, jso
     for warning in health.warnings:
         command.report.warn(warning)
     if health.problems:
-        hint = "invoke verify" if any(member.version for member in health.members) else "invoke start"
+        hint = invoke("doctor" if any(member.version for member in health.members) else "start")
         raise Unhealthy("the cluster is not healthy\n  " + "\n  ".join(health.problems), hint=hint)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")
-def stop(c: Any, node: list[str] | None = None, config: str | None = None, yes: str = "") -> None:
+def stop(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     """Stop the members; data, certificates and units stay. `invoke start` starts them again"""
-    del node, config
+    del node
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from steps.core.contracts import CARequest, LeafProfile
 from steps.core.errors import CertificateError, StepFailed
 from steps.core.files import create, private_directory, sync
+from steps.core.hints import invoke
 from steps.core.tls import pki
 from steps.core.tls.authority import shared_ca
 
@@ -54,7 +55,7 @@ class Builtin:
         the request is unreadable or asks for something else than the profile.
         """
         if self._dir is None:
-            raise StepFailed(f"{profile.name}: the built-in CA is not open", hint="invoke ca")
+            raise StepFailed(f"{profile.name}: the built-in CA is not open", hint=invoke("ca"))
         request = pki.read_csr(csr, f"{profile.name}: request")
         if problems := pki.csr_problems(request, profile):
             raise CertificateError(f"{profile.name}: the request is not for this certificate", problems)

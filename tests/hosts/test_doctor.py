@@ -107,7 +107,7 @@ def test_hosts_before_the_first_all(cluster: Deployed, at_first: Findings) -> No
     assert set(at_first) == {f"{host.name}: not-deployed" for host in cluster.hosts}
     for finding in at_first.values():
         assert finding["evidence"] == [f"there is no {UNIT}"]
-        assert finding["mend"] == "invoke all"
+        assert finding["mend"].startswith("invoke all")
     assert doctor(cluster) == {}, "that mends it"
 
 
@@ -404,7 +404,7 @@ def test_certificates(cluster: Deployed) -> None:
     assert "expired on" in known_by(found["etcd-2: expired-certificate"])
     assert "the key on the node is not the one that was issued" in known_by(found["etcd-3: key-mismatch"])
     assert found["etcd-2: expired-certificate"]["mend"].startswith("invoke certs --node etcd-2")
-    assert found["etcd-3: key-mismatch"]["mend"] == "invoke certs --node etcd-3"
+    assert found["etcd-3: key-mismatch"]["mend"].startswith("invoke certs --node etcd-3")
 
     put(two, {"etcd.pem": forged(cluster, "certs/etcd-2/live/cert.pem", sans=["localhost"])})
     put(three, {"etcd.pem": forged(cluster, "certs/etcd-3/live/cert.pem", ca=stranger())})

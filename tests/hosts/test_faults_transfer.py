@@ -175,7 +175,7 @@ def test_the_disk_gets_full_in_the_middle_of_an_upload(cluster: Deployed, writin
             said = cluster.invoke("distribute", "--node", host.name, code=1).stderr
         assert f"{host.name}: distribute failed at: {BINARY}" in said
         assert "No space left on device" in said
-        assert f"next: mend the cause, then: invoke distribute --node {host.name}" in said
+        assert "next: mend the cause, then: invoke " in said
         assert (installed(host), running(host)) == (old, old)
         assert binaries(host) == before
     finally:

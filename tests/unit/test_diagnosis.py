@@ -15,6 +15,7 @@ from steps.core.etcd.ask import Member, Status, View
 from steps.core.etcd.diagnosis import Finding, diagnose
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES
+from steps.core.hints import Hints
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Entry, Process, Space
 from steps.core.node.places import unit_file
@@ -233,7 +234,7 @@ def test_handshakes_are_told_where_nothing_else_is_wrong() -> None:
 
 def test_a_finding_as_it_is_shown() -> None:
     (finding,) = found(down(TWO, state("inactive/dead")))
-    assert shown(finding) == (
+    assert Hints().shown(shown(finding)) == (
         "etcd-2: etcd is stopped  [stopped]\n    known by: systemd: inactive/dead\n"
         "    mended by: invoke start --node etcd-2"
     )

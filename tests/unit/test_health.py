@@ -16,6 +16,7 @@ from views import CLUSTER, FINE, URLS, status
 from steps.core.errors import NodeFailed, Refused, Unhealthy
 from steps.core.etcd import health
 from steps.core.etcd.ask import View, own_urls
+from steps.core.hints import Hints, invoke
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Look, Process
 from steps.core.node.session import Result
@@ -135,7 +136,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_wrong_is_a_problem(asking: Callable[..., Ctx], given: dict[str, Any], said: str) -> None:
     ctx = asking(**given)
     problems = health.gather(ctx, CLUSTER.nodes, thorough=True).problems  # type: ignore[arg-type]  # a stand-in
-    assert [problem for problem in problems if problem.startswith(said)], problems
+    assert [problem for problem in problems if Hints().shown(problem).startswith(said)], problems
 
 
 def test_a_certificate_that_is_due_is_warned_of(asking: Callable[..., Ctx], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,7 @@ def test_a_certificate_that_is_due_is_warned_of(asking: Callable[..., Ctx], monk
     monkeypatch.setattr("steps.core.tls.pki.read", lambda _pem: [leaf])
     monkeypatch.setattr("steps.core.tls.pki.due", lambda _pem, _days, _now: True)
     found = health.gather(ctx, CLUSTER.nodes, thorough=True)  # type: ignore[arg-type]  # a stand-in
-    due = f"its certificate is due for renewal (until {UNTIL:%Y-%m-%d}): invoke certs"
+    due = f"its certificate is due for renewal (until {UNTIL:%Y-%m-%d}): {invoke('certs')}"
     assert (found.problems, found.warnings) == ([], [f"{node.name}: {due}" for node in CLUSTER.nodes])
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from steps.core.config import load as config
 from steps.core.errors import ConfigError, Refused, UsageError
+from steps.core.hints import Hints
 from steps.ops.init import init
 
 NODES = "etcd-1=10.0.0.1, etcd-2=10.0.0.2,etcd-3=fd00::3"
@@ -18,7 +19,8 @@ NODES = "etcd-1=10.0.0.1, etcd-2=10.0.0.2,etcd-3=fd00::3"
 def written(file: Path, *, default: Path, nodes: str = NODES, **options: str) -> list[str]:
     lines: list[str] = []
     house: Any = SimpleNamespace(config_file=lambda _chosen: default)
-    command = SimpleNamespace(house=house, report=SimpleNamespace(line=lines.append), dry=False)
+    report = SimpleNamespace(line=lambda text: lines.append(Hints().shown(text)))
+    command = SimpleNamespace(house=house, report=report, dry=False, config=None)
     init(SimpleNamespace(command=command), nodes=nodes, out=str(file), **options)
     return lines
 

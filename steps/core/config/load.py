@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -29,6 +30,7 @@ from steps.core.config.schema import (
     control,
 )
 from steps.core.errors import ConfigError, Problem
+from steps.core.hints import invoke
 from steps.core.model import Cluster, Node, NodePaths
 from steps.core.user import whoami
 
@@ -49,7 +51,7 @@ def load(file: Path, *, options: Mapping[str, type[BaseModel]] | None = None) ->
         with file.open("rb") as stream:
             data = stream.read(LIMIT + 1)
     except FileNotFoundError:
-        raise ConfigError(str(file), [Problem("", "there is no such file", hint="invoke init writes one")]) from None
+        raise ConfigError(str(file), [Problem("", "there is no such file", hint=_init(file))]) from None
     except (OSError, ValueError) as error:
         raise ConfigError(str(file), [Problem("", f"cannot be read: {error}")]) from error
     return parse(data, file, options=options)
@@ -58,7 +60,7 @@ def load(file: Path, *, options: Mapping[str, type[BaseModel]] | None = None) ->
 def disabled(file: Path) -> tuple[str, ...]:
     """[plugins] disable, read before the plugins are; whatever is wrong with the file, `load` tells."""
     try:
-        plugins = tomllib.loads(file.read_text()).get("plugins", {})
+        plugins = tomllib.loads(file.read_text(encoding="utf-8")).get("plugins", {})
         return tuple(name for name in plugins.get("disable", ()) if isinstance(name, str))
     except (OSError, ValueError, AttributeError, TypeError):
         return ()
@@ -110,8 +112,12 @@ def _toml(text: str, file: Path) -> dict[str, Any]:
         raise ConfigError(str(file), [Problem("", f"not TOML{column}: {cause}", line)]) from None
     if not raw:
         message = "the file is empty: it needs [cluster] name, [etcd] version and [[nodes]]"
-        raise ConfigError(str(file), [Problem("", message, hint="invoke init writes one")])
+        raise ConfigError(str(file), [Problem("", message, hint=_init(file.with_name("hosts.toml")))])
     return raw
+
+
+def _init(file: Path) -> str:
+    return f"{invoke(f'init --nodes etcd-1=10.0.0.1 --out {quote(str(file))}')} writes one"
 
 
 class _Reader:

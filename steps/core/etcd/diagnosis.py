@@ -16,6 +16,7 @@ from steps.core.digest import digest
 from steps.core.etcd.ask import Member
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES
+from steps.core.hints import invoke
 from steps.core.node.places import unit_file, wal_parent
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ _FIELDS = (
 
 
 def _own_ca(case: NodeEvidence) -> str:
-    return f"invoke ca certs start --node {case.node.name}"
+    return invoke(f"ca certs start --node {case.node.name}")
 
 
 def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:

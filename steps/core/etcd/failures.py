@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from steps.core.hints import invoke
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -18,58 +20,57 @@ class Failure:
     aside: bool = False
 
 
+_START, _UNITS = invoke("start --node {node}"), invoke("units start --node {node}")
 _REPLACE = '{ctl} member remove {id}, then add it anew: docs/operations.md, "A member\'s data is gone"'
 
 FAILURES: Mapping[str, Failure] = {
     "host-unreachable": Failure("the host cannot be reached", "{say}"),
-    "not-deployed": Failure("nothing is installed there", "invoke all"),
-    "port-taken": Failure("another process has etcd's port", "end that process, then: invoke start --node {node}"),
+    "not-deployed": Failure("nothing is installed there", invoke("all")),
+    "port-taken": Failure("another process has etcd's port", "end that process, then: " + _START),
     "second-etcd": Failure(
-        "a second etcd works on this member's data directory", "on {node}: kill {id}, then: invoke start --node {node}"
+        "a second etcd works on this member's data directory",
+        "on {node}: kill {id}, then: " + _START,
     ),
     "overridden": Failure(
         "drop-ins, environment files or variables override the unit",
-        "move what they say into etcd.toml, remove them, on {node}: systemctl daemon-reload, then: "
-        "invoke units start --node {node}",
+        "move what they say into etcd.toml, remove them, on {node}: systemctl daemon-reload, then: " + _UNITS,
         aside=True,
     ),
     "unknown-flag": Failure(
         "the unit has a flag that this etcd does not know",
-        "take it out of etcd.toml, if it stands there, then: invoke units start --node {node}",
+        "take it out of etcd.toml, if it stands there, then: " + _UNITS,
     ),
     "bad-flag": Failure(
         "etcd does not take the value of a flag",
-        "correct it in etcd.toml, if it stands there, then: invoke units start --node {node}",
+        "correct it in etcd.toml, if it stands there, then: " + _UNITS,
     ),
     "start-limit": Failure(
         "systemd has given up: etcd failed too often in a short time",
-        "mend the cause, then: invoke start --node {node} (it resets the limit)",
+        "mend the cause, then: " + _START + " (it resets the limit)",
         aside=True,
     ),
     "wal-mountpoint": Failure(
         "the WAL's directory is a mount point, which etcd cannot rename to",
-        "mount one level higher, or set [paths] wal to a directory below it, then: invoke units start --node {node}",
+        "mount one level higher, or set [paths] wal to a directory below it, then: " + _UNITS,
     ),
     "not-writable": Failure(
         "etcd may not write where its data is",
         "on {node}: chown {run_as}: {parent} {data} {wal} (a read-only filesystem: mount it read-write), then: "
-        "invoke start --node {node}",
+        + _START,
     ),
-    "disk-full": Failure(
-        "the disk is full", "make room on {node} (df -h {data} {wal}), then: invoke start --node {node}"
-    ),
+    "disk-full": Failure("the disk is full", "make room on {node} (df -h {data} {wal}), then: " + _START),
     "clock-skew": Failure(
         "the clocks differ", "set the clock of {node}, by NTP (timedatectl set-ntp true)", aside=True
     ),
     "wiped-member": Failure("the member's data is gone", _REPLACE),
     "foreign-data": Failure(
         "there is a member's data that is not this cluster's",
-        "on {node}: systemctl stop etcd; mv {data} {data}.foreign; mv {wal} {wal}.foreign; then: invoke verify",
+        "on {node}: systemctl stop etcd; mv {data} {data}.foreign; mv {wal} {wal}.foreign; then: " + invoke("verify"),
     ),
     "cluster-id-mismatch": Failure(
         "the member belongs to another cluster: its data is foreign, or its address is another cluster's",
         "compare the addresses in etcd.toml; if the data is foreign, on {node}: systemctl stop etcd; "
-        "mv {data} {data}.foreign; mv {wal} {wal}.foreign; put its own data back, then: invoke start --node {node}",
+        "mv {data} {data}.foreign; mv {wal} {wal}.foreign; put its own data back, then: " + _START,
     ),
     "corrupt": Failure("the member's data is corrupt", _REPLACE),
     "no-space-alarm": Failure(
@@ -79,20 +80,21 @@ FAILURES: Mapping[str, Failure] = {
         aside=True,
     ),
     "expired-certificate": Failure(
-        "its certificate is not valid now", "invoke certs --node {node} (--renew, if that finds nothing to do)"
+        "its certificate is not valid now", invoke("certs --node {node}") + " (--renew, if that finds nothing to do)"
     ),
-    "wrong-certificate": Failure("its certificate is not the one that it needs", "invoke certs --node {node}"),
-    "key-mismatch": Failure("its certificate and its key are not a pair", "invoke certs --node {node}"),
+    "wrong-certificate": Failure("its certificate is not the one that it needs", invoke("certs --node {node}")),
+    "key-mismatch": Failure("its certificate and its key are not a pair", invoke("certs --node {node}")),
     "ca-mismatch": Failure("it trusts, or is certified by, another CA than this controller's", "{say}"),
     "unreadable-certificate": Failure(
-        "etcd may not read its certificates or its key", "invoke ca certs start --node {node}"
+        "etcd may not read its certificates or its key", invoke("ca certs start --node {node}")
     ),
     "ca-expired": Failure(
         "the CA has expired",
         "make a new one: on every node: rm {trusted}; here: mv {ca} {ca}.expired; then: "
-        "invoke stop --yes {cluster} all (clients need new certificates and the new ca.pem)",
+        + invoke("stop --yes {cluster} all")
+        + " (clients need new certificates and the new ca.pem)",
     ),
-    "tls-refused": Failure("TLS handshakes fail", "invoke certs units start --node {node}"),
+    "tls-refused": Failure("TLS handshakes fail", invoke("certs units start --node {node}")),
     "removed-member": Failure(
         "the node is not a member of the cluster any more",
         "let it go: take it out of etcd.toml; or make it a member again, with empty data: "
@@ -109,11 +111,11 @@ FAILURES: Mapping[str, Failure] = {
         "add it to etcd.toml, or let it go: {ctl} member remove {id}",
         aside=True,
     ),
-    "not-enabled": Failure("etcd is not enabled: it will not start at the next boot", "invoke start", aside=True),
-    "stopped": Failure("etcd is stopped", "invoke start --node {node}"),
-    "not-running": Failure("etcd does not stay up", "mend what its log says, then: invoke all --node {node}"),
+    "not-enabled": Failure("etcd is not enabled: it will not start at the next boot", invoke("start"), aside=True),
+    "stopped": Failure("etcd is stopped", _START),
+    "not-running": Failure("etcd does not stay up", "mend what its log says, then: " + invoke("all --node {node}")),
     "not-serving": Failure(
-        "etcd runs and does not serve", "mend what its log says, then: invoke stop all --node {node}"
+        "etcd runs and does not serve", "mend what its log says, then: " + invoke("stop all --node {node}")
     ),
     "no-quorum": Failure(
         "the cluster has no quorum: nobody can read or write",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed
 from steps.core.etcd.ask import View, ask_script, parse
+from steps.core.hints import invoke
 from steps.core.model import Cluster, Node
 from steps.core.node.service import State, log_script, parse_state, settled_script
 
@@ -126,7 +127,7 @@ def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
 
 def _gave_up(ctx: Context, node: Node, cause: str) -> NodeFailed:
     log = telling(ctx.sh(node, log_script(ctx.cluster, node, 200)).out)
-    return NodeFailed(node.name, cause, stderr=log, hint="the other members were left as they are; invoke status")
+    return NodeFailed(node.name, cause, stderr=log, hint=f"the other members were left as they are; {invoke('status')}")
 
 
 def telling(log: str) -> str:

@@ -13,6 +13,7 @@ from steps.core.errors import StepsError
 from steps.core.etcd import gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse
 from steps.core.etcd.rolling import known_id
+from steps.core.hints import invoke
 from steps.core.node.service import State, parse_state, state_script
 from steps.core.node.session import Result
 
@@ -209,8 +210,10 @@ def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) 
     ends = (found.not_after if found else None) or issued
     if ends is not None and ends <= now:
         health.problems.append(
-            f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: invoke certs --node {node.name}"
+            f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: {invoke(f'certs --node {node.name}')}"
         )
     elif pair is not None and pki.due(pair.cert, ctx.cluster.tls.renew_days, now):
-        health.warnings.append(f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): invoke certs")
+        health.warnings.append(
+            f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): {invoke('certs')}"
+        )
     return ends

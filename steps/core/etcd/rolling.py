@@ -11,6 +11,7 @@ from steps.core.etcd import flags
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
 from steps.core.files import replace
+from steps.core.hints import again, invoke
 from steps.core.node.hosts import NotForwarded
 from steps.core.node.look import UNIT_DIGEST, Look
 from steps.core.node.places import unit_file
@@ -100,7 +101,7 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
     view = ask(ctx, asker)
     if view.alarms:
         raise Unhealthy(
-            f"no member was restarted: alarm {', '.join(view.alarms)}", hint="mend that first: invoke doctor"
+            f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"mend that first: {invoke('doctor')}"
         )
     well = healthy(cluster, view)
     if len(well) < cluster.quorum:
@@ -129,7 +130,7 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
     if led or any(ctx.look(node).unit.get("ActiveState") == "active" for node in mute):
         raise StepFailed(
             f"no member was restarted, for the cluster is not healthy: {'; '.join(problems(cluster, view))}",
-            hint="mend that first: invoke verify",
+            hint=f"mend that first: {invoke('verify')}",
         )
 
 
@@ -139,7 +140,7 @@ def _through_gate(ctx: Context, node: Node) -> View:
     if wrong := problems(ctx.cluster, view):
         raise StepFailed(
             f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
-            hint="mend that first: invoke verify",
+            hint=f"mend that first: {invoke('verify')}",
         )
     return view
 
@@ -181,7 +182,7 @@ def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
     raise Refused(
         f"{node.name}: restarting it would leave {len(cluster.nodes) - 1} of {len(cluster.nodes)} members, "
         f"fewer than the quorum of {cluster.quorum}: a downtime",
-        hint="invoke start --accept-downtime",
+        hint=again("--accept-downtime"),
     )
 
 
@@ -222,7 +223,7 @@ def _refuse_held(ctx: Context, node: Node) -> None:
         raise Unhealthy(
             f"{node.name}: {', '.join(holders)} has {node.paths.data} open: a second etcd on the same data? "
             "It was not started",
-            hint=f"end that process, then: invoke start --node {node.name}",
+            hint=f"end that process, then: {invoke(f'start --node {node.name}')}",
         )
 
 
@@ -274,7 +275,7 @@ def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:
     if missing:
         raise Unhealthy(
             f"started: {', '.join(node.name for node in nodes)}; still missing: {', '.join(missing)}",
-            hint=f"invoke start --node {','.join(missing)}",
+            hint=invoke(f"start --node {','.join(missing)}"),
         )
 
 

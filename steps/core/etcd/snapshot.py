@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from steps.core.errors import NodeFailed, StepFailed
 from steps.core.etcd.ask import ctl
 from steps.core.files import private_directory
+from steps.core.hints import again
 from steps.core.node.look_script import quoted
 
 if TYPE_CHECKING:
@@ -58,4 +59,4 @@ def _check(node: str, file: Path) -> None:
             left -= len(chunk)
         trailer = stream.read()
     if size % _PAGE != _TRAILER or digest.digest() != trailer:
-        raise NodeFailed(node, f"the snapshot of {size} bytes is not whole", hint="run the same again")
+        raise NodeFailed(node, f"the snapshot of {size} bytes is not whole", hint=again())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from steps.core.errors import Refused
 from steps.core.etcd import flags
 from steps.core.etcd.gate import ask, problems
+from steps.core.hints import invoke
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -30,7 +31,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     if wrong:
         raise Refused(
             f"no upgrade to {ctx.cluster.version}, for the cluster is not healthy: {'; '.join(wrong)}",
-            hint="mend that with the version that runs: invoke verify",
+            hint=f"mend that with the version that runs: {invoke('verify')}",
         )
     file = ctx.cluster.work / "snapshots" / f"before-{ctx.cluster.version}-{ctx.now()}.db"
     if ctx.dry:

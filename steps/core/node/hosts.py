@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
+from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, shell_command
 from steps.core.user import whoami
@@ -79,7 +80,7 @@ class Hosts:
         except NotReady as error:
             raise self._unready(node, str(error)) from error
         except SessionError as error:
-            raise NodeFailed(node.name, str(error), hint="run the same command again") from error
+            raise NodeFailed(node.name, str(error), hint=again()) from error
         finally:
             session = self._sessions.get(node.name)
             if session is not None and session.closed:
@@ -176,7 +177,7 @@ class Hosts:
                     hint="give each node its own ip, or ssh = { host = … }",
                 )
             return Refused(
-                f"{node.name}: another run holds the lock: {holder}", hint="wait for it to end, then run this again"
+                f"{node.name}: another run holds the lock: {holder}", hint=f"wait for it to end, then: {again()}"
             )
         if "the lock must lie" in words:
             return Refused(f"{node.name}: {words}", hint="see who made that directory, and remove it")
@@ -185,7 +186,7 @@ class Hosts:
         if self._cluster.ssh.sudo and "sudo" in words:
             return Refused(
                 f"{node.name}: sudo does not let us in: {words}",
-                hint="allow passwordless sudo, or give the password: `invoke --prompt-for-sudo-password …`, "
+                hint=f"allow passwordless sudo, or give the password: {again('--prompt-for-sudo-password')}, "
                 "or INVOKE_SUDO_PASSWORD in the environment",
             )
         return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")

@@ -20,6 +20,7 @@ import filelock
 from steps.core.contracts import Release, ReleaseSource
 from steps.core.digest import file_digest
 from steps.core.errors import SourceUnavailable, StepFailed
+from steps.core.hints import again
 from steps.core.release.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
 from steps.core.release.tarball import stem
 from steps.core.resources import SUFFIXES, Blob, Stream
@@ -165,7 +166,9 @@ def _locked(file: Path, deadline: float) -> Iterator[None]:
         with filelock.FileLock(file, timeout=deadline):
             yield
     except filelock.Timeout as error:
-        raise StepFailed(f"another run held {file} for {deadline:.0f} s", hint="let it end, then run again") from error
+        raise StepFailed(
+            f"another run held {file} for {deadline:.0f} s", hint=f"let it end, then: {again()}"
+        ) from error
 
 
 @contextmanager

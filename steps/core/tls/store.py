@@ -21,6 +21,7 @@ from pathlib import Path
 from steps.core.contracts import LeafProfile
 from steps.core.errors import CertificateError, StepFailed
 from steps.core.files import create, private_directory, replace, sync
+from steps.core.hints import invoke
 from steps.core.tls import pki, validate
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
@@ -97,7 +98,7 @@ class Store:
             raise CertificateError(
                 str(home / "live"), ["not a link"], hint="copy the work directory again, with its links: cp -a, or tar"
             ) from error
-        hint = f"move {home} away, then: invoke certs"
+        hint = f"move {home} away, then: {invoke('certs')}"
         files = (directory / "cert.pem", directory / "key.pem")
         try:
             cert, key = (file.read_bytes() for file in files)
@@ -119,7 +120,7 @@ class Store:
         """
         ca = self.ca()
         if ca is None:
-            raise StepFailed(f"{profile.name}: no CA yet in {self.work}", hint="invoke ca")
+            raise StepFailed(f"{profile.name}: no CA yet in {self.work}", hint=invoke("ca"))
         home = self._home(name)
         for directory in (self.work, home.parent, home):
             private_directory(directory)
