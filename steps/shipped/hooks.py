@@ -40,7 +40,7 @@ def etcd_release_source(name: str, cluster: Cluster) -> ReleaseSource | None:
     if name == "path":
         from steps.shipped.path import PathSource
 
-        return PathSource(release.path, release.sha256, search_path=not cluster.systemd)
+        return PathSource(release.path, release.sha256, search_path=not cluster.systemd, work=cluster.work)
     if name == "github":
         from steps.shipped.github import GithubSource
 

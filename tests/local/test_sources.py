@@ -499,7 +499,11 @@ def test_apt_serves_real_binaries_then_found_on_the_path(
     assert {*staged.binaries} >= {"etcd", "etcdctl"}
     assert printed_version(staged.binaries["etcd"].path) == version
     assert "trixie" in staged.origin
-    monkeypatch.setenv("PATH", str(staged.binaries["etcd"].path.parent))
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    for name, blob in staged.binaries.items():
+        shutil.copy(blob.path, installed / name)
+    monkeypatch.setenv("PATH", str(installed))
     monkeypatch.setenv("ETCD_NAME", "not to be read")
     into = tmp_path / "into"
     into.mkdir()

@@ -580,6 +580,68 @@ def test_a_tarball_needs_a_pin_or_sha256sums(search: Search, tmp_path: Path) -> 
     assert Search(tmp_path / "other").fetch(("path", PathSource(path))).verified_by == f"{tmp_path}/SHA256SUMS"
 
 
+@pytest.fixture
+def sourced(search: Search, folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A cluster's work directory, as after `. environment.sh`: bin/ leads into the cache; and the cache's entry."""
+    staged = search.fetch(("path", PathSource(folder)))
+    work = tmp_path / ".etcd/demo"
+    for place in (work / "bin", work / "nodes/etcd-1/bin"):
+        place.mkdir(parents=True)
+    for name, blob in staged.binaries.items():
+        (work / "bin" / name).symlink_to(blob.path)
+        (work / "nodes/etcd-1/bin" / name).write_bytes(blob.path.read_bytes())
+        (work / "nodes/etcd-1/bin" / name).chmod(0o755)
+    (work / "environment.sh").write_text("")
+    return work, staged.binaries["etcd"].path.parent
+
+
+@pytest.mark.parametrize("own", ["bin", "nodes/etcd-1/bin", "cache", "link"])
+def test_path_source_own_copies_in_front_of_the_path_uses_what_is_behind(
+    own: str,
+    search: Search,
+    sourced: tuple[Path, Path],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work, entry = sourced
+    link = tmp_path / "link"
+    link.symlink_to(entry)
+    place = {"cache": entry, "link": link}.get(own, work / own)
+    for file in folder.iterdir():
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{folder}")
+    source = ("path", PathSource(search_path=True, work=tmp_path / "another"))
+    assert search.fetch(source).origin.startswith(f"PATH ({folder}/etcd ")
+    monkeypatch.setenv("PATH", f"{place}")
+    assert search.cached(source) is None
+    with pytest.raises(StepFailed, match=rf"no etcd on this machine's PATH but this tool's own, in {place}$"):
+        search.fetch(source)
+
+
+def test_path_source_own_work_directory_is_skipped_whatever_lies_there(
+    folder: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in folder.iterdir():
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    PathSource(search_path=True).fetch("3.5.16", FOREIGN, into, 10)
+    with pytest.raises(SourceUnavailable, match="this tool's own"):
+        PathSource(search_path=True, work=folder.parent).fetch("3.5.16", FOREIGN, into, 10)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_path_source_that_names_the_cache_is_refused(
+    linked: bool,  # noqa: FBT001  a case
+    search: Search,
+    sourced: tuple[Path, Path],
+) -> None:
+    work, entry = sourced
+    with pytest.raises(StepFailed, match="leads to this tool's own cache"):
+        search.fetch(("path", PathSource(work / "bin" if linked else entry)))
+    assert entry.is_dir()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

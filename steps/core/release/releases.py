@@ -34,6 +34,7 @@ ZSTD_LEVEL = 10
 # takes by itself. No more than the stream has, which is 68 MB.
 WINDOW = 27
 STREAM = "binaries"
+RECORD = "release.json"  # of an entry: where it came from, its digests
 
 Sources = Sequence[tuple[str, ReleaseSource]]
 
@@ -79,14 +80,14 @@ def cached(
     """
     folder = cache / stem(version, arch)
     try:
-        record = json.loads((folder / "release.json").read_text())
+        record = json.loads((folder / RECORD).read_text())
         doubt = _doubt(folder, record, dict(sources), pin)
     except FileNotFoundError as error:
         doubt = f"{Path(error.filename).name} is missing" if folder.is_dir() else ""
         if not doubt:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        doubt = f"release.json is damaged ({type(error).__name__})"
+        doubt = f"{RECORD} is damaged ({type(error).__name__})"
     if doubt:
         say(f"the cached etcd {version} ({arch}) is not used: {doubt}")
         return None
@@ -252,7 +253,7 @@ def _write(release: Release, source: str, version: str, arch: str, entry: Path) 
         "tarball": release.tarball if isinstance(release, TarballRelease) else "",
         "digests": {file: file_digest(entry / file) for file in _files(release.binaries)},
     }
-    (entry / "release.json").write_text(json.dumps(record, indent=2) + "\n")
+    (entry / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _stream(folder: Path, binaries: Iterable[str]) -> Stream:
