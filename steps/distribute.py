@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from steps.core.etcd import upgrade
-from steps.core.release.binaries import BINARIES
+from steps.core.release.binaries import BINARIES, REQUIRED
 from steps.core.resources import Content, File, Promise, Resource
 from steps.core.step import Step
 
@@ -25,30 +25,54 @@ class Distribute(Step):
 
     def __init__(self) -> None:
         self._staged: dict[str, Staged] = {}
+        self._recorded: dict[str, Mapping[str, str]] = {}  # by architecture: digests of what this controller lacks
+        self._unknown: set[str] = set()  # nodes with the right version, of which nothing more can be said here
         self._arch: dict[str, str] = {}  # by node
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        del cluster
         upgrade.secure(ctx, nodes)
         self._arch = {node.name: ctx.arch(node) for node in nodes}
-        for arch in set(self._arch.values()):
+        for arch in sorted(set(self._arch.values())):
             staged = ctx.release(arch) if ctx.dry else ctx.fetch(arch)
-            if staged is not None:
-                self._staged[arch] = staged
+            if staged is None:
+                self._recorded[arch] = ctx.recorded(arch)
+                continue
+            self._staged[arch] = staged
+            if not ctx.dry:
+                ctx.record(staged)
+        for node in nodes:
+            known = self._staged.get(self._arch[node.name]) or self._recorded.get(self._arch[node.name])
+            if known or ctx.look(node).facts.get("version") != cluster.version:
+                continue
+            self._unknown.add(node.name)
+            what = f"has etcd {cluster.version}; whether its binaries are the release's is not known"
+            ctx.say(f"{what}, for this controller has not fetched it: invoke download", node)
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
-        staged = self._staged.get(self._arch.get(node.name, ""))
-        for name in BINARIES:
-            if staged is not None and name not in staged.binaries:
-                continue
+        for name in self._names(node):
             yield File(
                 f"{node.paths.bin}/{name}",
-                partial(self._binary, cluster, name),
+                partial(self._binary, cluster, node, name),
                 mode=0o755,
                 # The wrong glibc or architecture shows here, before anything is replaced.
                 check=("env", "-i", "{}", "--version" if name == "etcd" else "version"),
             )
 
-    def _binary(self, cluster: Cluster, name: str, look: Look) -> Content:
+    def _names(self, node: Node) -> Sequence[str]:
+        """The binaries that this node should have, as far as that is known."""
+        arch = self._arch.get(node.name, "")
+        staged, recorded = self._staged.get(arch), self._recorded.get(arch)
+        known = staged.binaries if staged is not None else recorded
+        if known:
+            return [name for name in BINARIES if name in known]
+        return REQUIRED if node.name in self._unknown else BINARIES
+
+    def _binary(self, cluster: Cluster, node: Node, name: str, look: Look) -> Content:
         staged = self._staged.get(look.arch)
-        return staged.binaries[name] if staged else Promise(f"{name} {cluster.version}, once it is fetched")
+        if staged is not None:
+            return staged.binaries[name]
+        digest = self._recorded.get(look.arch, {}).get(name, "")
+        entry = look.entries.get(f"{node.paths.bin}/{name}")
+        if node.name in self._unknown and entry is not None:
+            digest = entry.digest  # what is not known is no difference
+        return Promise(f"{name} {cluster.version}, once it is fetched", digest)

@@ -30,10 +30,10 @@ class Download(Step):
                 ctx.say(f"etcd {cluster.version} ({arch}) is in the cache: {staged.origin}, {staged.verified_by}")
             elif ctx.dry:
                 sources = ", ".join(cluster.release.sources)
-                ctx.change(f"etcd {cluster.version} ({arch}) will be fetched (sources in order: {sources})")
+                ctx.local(f"etcd {cluster.version} ({arch}) will be fetched (sources in order: {sources})")
             else:
                 staged = ctx.fetch(arch)
-                ctx.change(f"etcd {cluster.version} ({arch}) from {staged.origin}, {staged.verified_by}")
+                ctx.local(f"etcd {cluster.version} ({arch}) from {staged.origin}, {staged.verified_by}")
         own = ctx.release(own_arch())
         for name, blob in own.binaries.items() if own is not None else ():
             ctx.link(cluster.work / "bin" / name, blob.path)

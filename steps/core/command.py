@@ -154,8 +154,11 @@ class Command:
             self._done.append(name)
             self._current = ""
         if self.dry:
-            count = self.ctx.differences
-            self.report.tip(f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do")
+            count, local = self.ctx.differences, self.ctx.locals
+            here = (
+                f" on the nodes; {local} file{'s' if local != 1 else ''} of this controller to write" if local else ""
+            )
+            self.report.tip((f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do") + here)
 
     def progress(self) -> str:
         """For the message after a failure: what is done and what is not."""

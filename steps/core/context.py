@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,10 @@ FETCH_DEADLINE = 900  # seconds for one architecture's release, all sources toge
 
 
 class Context:
-    """One command line's means. `dry`: nothing may be changed anywhere; `differences` counts what would be."""
+    """One command line's means. `dry`: nothing may be changed anywhere.
+
+    `differences` counts what would be changed of the cluster, `locals` what of this controller's own files.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Context:
         self.plugins = plugins
         self.looks: dict[str, Look] = {}
         self.differences = 0
+        self.locals = 0
         self._hosts = hosts
         self._staged: dict[str, Staged | None] = {}
 
@@ -69,6 +73,11 @@ class Context:
         self.differences += count
         name = node if isinstance(node, str) else node.name if node else ""
         self.report.change(message, name, diff if self.dry else "")
+
+    def local(self, message: str, diff: str = "") -> None:
+        """A file of this controller alone changes, or would: said, and no difference of the cluster."""
+        self.locals += 1
+        self.report.change(f"on this controller: {message}", diff=diff if self.dry else "")
 
     def look(self, node: Node) -> Look:
         """What was seen on the node, with what this run has changed since."""
@@ -161,12 +170,31 @@ class Context:
                 )
         return staged
 
+    def recorded(self, arch: str) -> Mapping[str, str]:
+        """The binaries' digests, where the configured release was distributed before, from whichever controller."""
+        from steps.core.release import record
+
+        return record.digests(
+            _text(self.cluster.work / record.FILE),
+            self.cluster.version,
+            arch,
+            sources=dict(self._sources()),
+            pin=self._pin(arch),
+        )
+
+    def record(self, staged: Staged) -> None:
+        """Keeps the digests of what is about to be distributed in the work directory."""
+        from steps.core.release import record
+
+        file = self.cluster.work / record.FILE
+        self.write(file, record.with_release(_text(file), staged))
+
     def write(self, file: Path, text: str) -> None:
         """Keeps a small file in the work directory, mode 0600; in a dry run only says what would change."""
-        before = file.read_text() if file.exists() else ""
+        before = _text(file)
         if before == text:
             return
-        self.change(f"{file} is {'replaced' if before else 'written'}", diff=unified(str(file), before, text))
+        self.local(f"{file} is {'replaced' if before else 'written'}", diff=unified(str(file), before, text))
         if not self.dry:
             files.private_directory(file.parent)
             files.replace(file, text.encode())
@@ -176,7 +204,7 @@ class Context:
         if link.is_symlink() and link.readlink() == target:
             return
         if self.dry:
-            self.change(f"{link} -> {target}")
+            self.local(f"{link} -> {target}")
             return
         link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         staged = link.with_name(f".{link.name}.new")
@@ -194,6 +222,10 @@ class Context:
     @staticmethod
     def now() -> int:
         return int(time.time())
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def _reporting(source: Any, progress: Callable[[int, int | None], None]) -> Any:

@@ -44,9 +44,10 @@ class Blob:
 
 @dataclass(frozen=True)
 class Promise:
-    """Content that does not exist yet and that only a real run makes; `text` says what it will be."""
+    """Content that only a real run makes or fetches; `text` says what it will be, `digest` is its own, where known."""
 
     text: str
+    digest: str = ""
 
 
 Content = bytes | str | Blob | Promise

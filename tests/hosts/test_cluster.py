@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import date, datetime, timezone
 from pathlib import Path
 
@@ -115,6 +116,31 @@ def test_a_selection_covers_the_whole_chain(cluster: Deployed) -> None:
     assert requests([first, third]) == asked
     assert state([first, third]) == before
     assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_controller_without_the_cache_plans_nothing_and_changes_nothing(
+    cluster: Deployed,
+    tmp_path: Path,
+    recorded: bool,  # noqa: FBT001  a case
+) -> None:
+    """The work directory was copied, as to a second controller or a CI runner."""
+    shutil.copytree(cluster.work.parent, tmp_path / ".etcd", symlinks=True)
+    (tmp_path / "etcd.toml").write_text(cluster.config.read_text())
+    other = Deployed(cluster.lab, tmp_path / "etcd.toml", cluster.hosts)
+    for link in (other.work / "bin").iterdir():
+        link.unlink()
+    if not recorded:
+        (other.work / "releases.json").unlink()
+    before, empty = state(cluster.hosts), {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    said = other.invoke("plan", env=empty).stdout
+    assert "will be restarted" not in said
+    assert "nothing to do on the nodes; " in said
+    assert re.search(r"on this controller: etcd \S+ \(\w+\) will be fetched", said)
+    assert ("is not known" in said) is not recorded
+    assert "is healthy" in other.invoke("all", env=empty).stdout
+    assert state(cluster.hosts) == before
+    assert other.invoke("plan", env=empty).stdout.rstrip().endswith("nothing to do")
 
 
 @pytest.mark.parametrize(

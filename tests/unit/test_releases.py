@@ -596,7 +596,7 @@ def sourced(search: Search, folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("own", ["bin", "nodes/etcd-1/bin", "cache", "link"])
-def test_path_source_own_copies_in_front_of_the_path_uses_what_is_behind(
+def test_path_source_own_copies_in_front_of_the_path_uses_what_is_behind(  # noqa: PLR0917  fixtures
     own: str,
     search: Search,
     sourced: tuple[Path, Path],

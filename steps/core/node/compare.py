@@ -92,16 +92,17 @@ def _directory(resource: Directory, entry: Entry | None, owners: bool) -> Change
 
 def _file(resource: File, entry: Entry | None, owners: bool) -> Change | None:  # noqa: FBT001  see above
     content = decided(resource)
-    if isinstance(content, Promise):
+    if isinstance(content, Promise) and not content.digest:
         return Change(resource, f"{resource.path}: {content.text}")
-    wanted = content.digest if isinstance(content, Blob) else digest(text_of(content))
+    wanted = content.digest if isinstance(content, Blob | Promise) else digest(text_of(content))
     if entry is not None and entry.kind == "file" and entry.digest == wanted:
         wrong = _attributes(resource, entry, owners)
         return Change(resource, f"{resource.path} {wrong}", content=False) if wrong else None
     verb = "is created" if entry is None else "is replaced"
-    if isinstance(content, Blob):
+    if isinstance(content, Blob | Promise):
         seen = f"b2sum {entry.digest[:12]} -> " if entry is not None else "b2sum "
-        return Change(resource, f"{resource.path} {verb}: {content.description} ({seen}{wanted[:12]})")
+        what = content.description if isinstance(content, Blob) else content.text
+        return Change(resource, f"{resource.path} {verb}: {what} ({seen}{wanted[:12]})")
     if resource.secret:
         return Change(resource, f"{resource.path} {verb} (secret, not shown)")
     before = entry.content if entry is not None and entry.content is not None else ""
@@ -177,9 +178,7 @@ def _written(resource: File | Directory | Symlink | Block, before: Entry | None,
     if isinstance(resource, Directory):
         return entry
     content = decided(resource)
-    if isinstance(content, Promise):
-        return entry
-    if isinstance(content, Blob):
+    if isinstance(content, Blob | Promise):
         return replace(entry, digest=content.digest)
     raw = text_of(content)
     shown = None if resource.secret else raw.decode(errors="replace")

@@ -56,6 +56,7 @@ class Staged:
     source: str
     origin: str
     verified_by: str
+    tarball: str = ""  # its SHA-256, where it came out of one
 
 
 def default_cache() -> Path:
@@ -101,12 +102,25 @@ def cached(
         source=record["source"],
         origin=record["origin"],
         verified_by=record["verified_by"],
+        tarball=record["tarball"],
     )
 
 
 def _doubt(folder: Path, record: Mapping[str, Any], sources: Mapping[str, ReleaseSource], pin: str | None) -> str:
     """Why this entry is not to be used; empty where nothing speaks against it."""
-    name, origin, digests = record["source"], record["origin"], record["digests"]
+    digests = record["digests"]
+    if doubt := foreign(record, sources, pin):
+        return doubt
+    binaries = [name for name in BINARIES if name in digests]
+    if not {*REQUIRED} <= {*binaries}:
+        return "etcd or etcdctl is missing"
+    wrong = [file for file in _files(binaries) if file_digest(folder / file) != digests[file]]
+    return f"{', '.join(wrong)} changed since it was verified" if wrong else ""
+
+
+def foreign(record: Mapping[str, Any], sources: Mapping[str, ReleaseSource], pin: str | None) -> str:
+    """Why what this record is about is not what [release] asks for; empty where it is."""
+    name, origin = record["source"], record["origin"]
     if name not in sources:
         return f'it came from "{name}", which [release] sources does not list'
     still = getattr(sources[name], "still", None)
@@ -114,11 +128,7 @@ def _doubt(folder: Path, record: Mapping[str, Any], sources: Mapping[str, Releas
         return f"it came from {origin}, which changed or is not what [release] names"
     if pin and record["tarball"] != pin.lower():
         return f"its tarball has sha256 {record['tarball'] or 'unknown'}, pinned is {pin.lower()}"
-    binaries = [name for name in BINARIES if name in digests]
-    if not {*REQUIRED} <= {*binaries}:
-        return "etcd or etcdctl is missing"
-    wrong = [file for file in _files(binaries) if file_digest(folder / file) != digests[file]]
-    return f"{', '.join(wrong)} changed since it was verified" if wrong else ""
+    return ""
 
 
 def _files(binaries: Iterable[str]) -> Iterator[str]:
