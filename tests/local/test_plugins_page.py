@@ -19,6 +19,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from ports import moved
 
 from steps.core.plugins import Plugins
 from steps.testing import check_backend, load_plugin, make_cluster
@@ -43,11 +44,11 @@ def block(language: str, has: str) -> str:
 
 
 def house(root: Path) -> Path:
-    """A project as a site has it: tasks.py, invoke.yaml, the default etcd.toml, plugins/."""
+    """A project as a site has it: tasks.py, invoke.yaml, the default etcd.toml on other ports, plugins/."""
     (root / "plugins").mkdir(parents=True)
     (root / "tasks.py").write_text(TASKS)
-    for name in ("invoke.yaml", "etcd.toml"):
-        shutil.copy(ROOT / name, root / name)
+    shutil.copy(ROOT / "invoke.yaml", root)
+    (root / "etcd.toml").write_text(moved()[0])
     return root
 
 

@@ -22,6 +22,7 @@ LAZY = {
     "steps.core.config.rules",
     "steps.core.config.schema",
     "steps.core.node.ssh",
+    "steps.core.release.record",
     "steps.core.release.releases",
     "steps.core.release.web",
     "steps.core.tls.authority",
