@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from steps.core.etcd import upgrade
+from steps.core.hints import invoke
 from steps.core.release.binaries import BINARIES, REQUIRED
 from steps.core.resources import Content, File, Promise, Resource
 from steps.core.step import Step
@@ -46,7 +47,7 @@ class Distribute(Step):
                 continue
             self._unknown.add(node.name)
             what = f"has etcd {cluster.version}; whether its binaries are the release's is not known"
-            ctx.say(f"{what}, for this controller has not fetched it: invoke download", node)
+            ctx.say(f"{what}, for this controller has not fetched it: {invoke('download')}", node)
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
         for name in self._names(node):
