@@ -22,7 +22,7 @@ from steps.shipped.debian import unpacked
 UNIT = "etc/systemd/system/etcd.service"
 CERT = "etc/etcd/cert"
 CA, PAIR = f"/{CERT}/ca.pem", f"--cert=/{CERT}/etcd.pem --key=/{CERT}/etcd-key.pem"
-HEALTH = f"ETCDCTL_API=3 /usr/local/bin/etcdctl --endpoints=https://127.0.0.1:2379 --cacert={CA} {PAIR} endpoint health"
+HEALTH = f"/usr/local/bin/etcdctl --endpoints=https://127.0.0.1:2379 --cacert={CA} {PAIR} endpoint health"
 DEADLINE = 120  # seconds, to fetch cfssl
 
 # A host as it was before any deployment, without the seconds that a boot takes.

@@ -56,7 +56,6 @@ def environment(cluster: Cluster) -> str:
         f"ETCD_DATA_DIR={quote(nodes[0].paths.data)}",
         f"ETCD_WAL_DIR={quote(nodes[0].paths.wal)}",
         f"case :$PATH: in *:{quote(str(work / 'bin'))}:*) ;; *) export PATH={quote(str(work / 'bin'))}:$PATH;; esac",
-        "export ETCDCTL_API=3",
         f"export ETCDCTL_ENDPOINTS={quote(endpoints)}",
     ]
     if cluster.tls.enabled:

@@ -93,6 +93,6 @@ def with_digest(unit: str) -> str:
 
     The living process thus says which unit started it: a changed directive is seen like a changed flag.
     """
-    lasting = "".join(line for line in unit.splitlines(keepends=True) if flags.BOOTSTRAP_ONLY not in line)
+    lasting = "".join(line for line in unit.splitlines(keepends=True) if not flags.BOOTSTRAP_ONLY.search(line))
     digest = hashlib.sha256(lasting.encode()).hexdigest()[:16]
     return unit.replace("[Service]\n", f"[Service]\nEnvironment={UNIT_DIGEST}={digest}\n", 1)

@@ -29,9 +29,11 @@ class Verify(Step):
         import steps.core.tls.check  # noqa: F401 - for later
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.etcd.health import HEAD, gather, glance
+        from steps.core.etcd.health import HEAD, gather, glance, releases
 
         if ctx.dry and ctx.differences:
+            for warning in releases(cluster):
+                ctx.warn(warning)
             ctx.say("will be asked once the changes are made")
             return
         health = glance(ctx, nodes) if ctx.dry else gather(ctx, nodes, thorough=True)

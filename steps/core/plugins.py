@@ -151,13 +151,21 @@ class Plugins(Registry):
         return answer if source.name == SHIPPED else _Blamed(answer, self, source)
 
     def flags(self, cluster: Cluster, node: Node) -> dict[str, str]:
-        """The plugins' flags for a node. Raises PluginError where two plugins set the same one."""
+        """The plugins' flags for a node.
+
+        Raises PluginError where two plugins set the same one, and where the cluster's etcd does not take it.
+        """
+        from steps.core.config.flag_rules import misfit
+
         flags: dict[str, str] = {}
         owner: dict[str, str] = {}
         for source, answer in self.ask("etcd_flags", cluster=cluster, node=node):
             for flag, value in (answer or {}).items():
                 if flag in owner:
                     raise PluginError(f"the plugins {owner[flag]} and {source.name} both set --{flag} on {node.name}")
+                message, hint = misfit(flag, str(value), cluster.version)
+                if message:
+                    raise PluginError(f"the plugin {source.name} sets --{flag} on {node.name}: {message}", hint=hint)
                 owner[flag], flags[flag] = source.name, str(value)
         return flags
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from steps.core import versions
 from steps.core.errors import Refused, StepFailed
-from steps.core.etcd import flags
-from steps.core.etcd.ask import ctl
+from steps.core.etcd.ask import login_script
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
@@ -23,7 +23,6 @@ SKEW = 1  # seconds between a node's clock and ours
 BACKDATED = 3600  # seconds before its making at which a certificate starts, at most
 WAL_PREALLOCATION = 2 * 64 << 20  # etcd preallocates two segments of 64 MB
 BINARIES_SIZE = 100 << 20
-FIT_FOR_3_6 = (3, 5, 32)  # below it, members that were removed can come back after the upgrade
 
 
 def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> None:
@@ -266,32 +265,27 @@ def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     wanted = ctx.cluster.version
     if not seen or seen == wanted:
         return
-    now, then = flags.minor(seen), flags.minor(wanted)
-    if _number(wanted) < _number(seen):
-        if then == now:
+    now, then = versions.minor(seen), versions.minor(wanted)
+    if problem := versions.step(seen, wanted):
+        yield problem
+    elif now == then:
+        if versions.number(wanted) < versions.number(seen):
             ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
-            return
-        yield f"etcd {seen} has written this member's data: {wanted} cannot read it. Restore a snapshot to go back"
-    elif then[0] != now[0] or then[1] > now[1] + 1:
-        yield f"etcd {seen} -> {wanted} skips a minor release: go by {now[0]}.{now[1] + 1} first"
-    elif then != now and look.process is None:
+    elif look.process is None:
         yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
-    elif (now, then) == ((3, 5), (3, 6)) and _number(seen) < FIT_FOR_3_6:
-        yield f"etcd {seen} -> {wanted}: go by {_dotted(FIT_FOR_3_6)} or later first (etcd-io/etcd#20793)"
-    elif (now, then) == ((3, 4), (3, 5)) and look.process is not None:
-        answer = ctx.sh(
-            node, ctl(ctx.cluster, node) + f"ctl --endpoints={ctx.cluster.client_url(node)} auth status 2>&1; true"
-        )
-        if "Authentication Status: true" in answer.out:
-            yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+    elif (now, then) == ((3, 4), (3, 5)):
+        yield from _auth(ctx, node)
 
 
-def _dotted(number: tuple[int, ...]) -> str:
-    return ".".join(map(str, number))
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def _auth(ctx: Context, node: Node) -> Iterator[str]:
+    """Whether auth is on: 3.4 cannot be asked for it. A login of no user is refused there, and ignored without auth."""
+    answer = ctx.sh(node, login_script(ctx.cluster, node)).out
+    if "login 0\n" in answer:
+        return
+    if "authentication failed" in answer:
+        yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+    else:
+        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {answer.strip()[:300]}"
 
 
 def foreign_ca(cluster: Cluster, node: Node, look: Look, ca: bytes | None) -> Iterator[str]:

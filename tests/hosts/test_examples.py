@@ -117,7 +117,7 @@ def test_one_certificate_for_all_and_the_cas_key_everywhere(how_to: Deployed) ->
 
 
 def test_loopback_is_plain(how_to: Deployed) -> None:
-    etcdctl = "env -i ETCDCTL_API=3 /usr/local/bin/etcdctl --endpoints=http://127.0.0.1:2379"
+    etcdctl = "env -i /usr/local/bin/etcdctl --endpoints=http://127.0.0.1:2379"
     assert how_to.hosts[0].sh(f"{etcdctl} put who anybody") == "OK\n"
     assert how_to.hosts[2].sh(f"{etcdctl} get --print-value-only who") == "anybody\n"
 

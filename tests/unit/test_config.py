@@ -93,14 +93,18 @@ BAD: dict[str, tuple[str, str, str]] = {
             ("series", '"3.5"', 'found "3.5", allowed a whole version'),
             ("float", "3.5", "found 3.5, allowed a whole version"),
             ("with v", '"v3.5.30"', 'found "v3.5.30"'),
-            ("unsupported", '"3.3.27"', "allowed series 3.4, 3.5, 3.6"),
-            ("future", '"4.0.0"', "allowed series 3.4, 3.5, 3.6"),
+            ("unsupported", '"3.3.27"', "allowed series 3.4, 3.5, 3.6, 3.7"),
+            ("future", '"4.0.0"', "allowed series 3.4, 3.5, 3.6, 3.7"),
+            ("a pre-release", '"3.7.0-rc.0"', "allowed a whole version"),
             ("latest", '"latest"', "allowed a whole version"),
             ("shell", '"3.5.30; rm -rf /"', "allowed a whole version"),
             ("path", '"../../x"', "allowed a whole version"),
             ("trailing dot", '"3.5.16."', "allowed a whole version"),
             ("newline", '"3.5.16\\n"', "allowed a whole version"),
-            *((bad, f'"{bad}"', "etcd#13766") for bad in ("3.5.0", "3.5.2", "3.5.5", "3.4.20", "3.4.21")),
+            *((bad, f'"{bad}"', "etcd#13766") for bad in ("3.5.0", "3.5.2")),
+            *((bad, f'"{bad}"', "etcd#14648) (use 3.4.44 or later)") for bad in ("3.4.20", "3.4.21")),
+            ("3.5.5", '"3.5.5"', "etcd#14733); a new member can get wrong auth data"),
+            *((bad, f'"{bad}"', "etcd#20271) (use 3.6.14 or later)") for bad in ("3.6.0", "3.6.4")),
         )
     },
     "no version": (toml(etcd=""), "etcd.version", "missing"),
@@ -336,6 +340,67 @@ BAD: dict[str, tuple[str, str, str]] = {
 }
 
 
+NAMES = {
+    "an old name on 3.6": ("3.6.14", "experimental-compaction-batch-limit = 5", "calls it compaction-batch-limit"),
+    "an old name on 3.7": ("3.7.1", "experimental-memory-mlock = true", "(set memory-mlock)"),
+    "an old name on 3.8": ("3.8.0", "experimental-memory-mlock = true", "(set memory-mlock)"),
+    "a gate's old name": (
+        "3.6.14",
+        "experimental-initial-corrupt-check = true",
+        'has a feature gate for it (set feature-gates = "InitialCorruptCheck=true")',
+    ),
+    "a gate's old name, off": (
+        "3.7.1",
+        "experimental-compact-hash-check-enabled = false",
+        '(set feature-gates = "CompactHashCheck=false")',
+    ),
+    "an experiment that ended": ("3.6.14", "experimental-x = 1", "does not have it any more (remove it)"),
+    "a new name on 3.5": ("3.5.33", "compaction-batch-limit = 5", "(set experimental-compaction-batch-limit)"),
+    "max-learners on 3.5": ("3.5.33", "max-learners = 2", "it came with 3.6 (remove it)"),
+    "gates on 3.5": (
+        "3.5.33",
+        'feature-gates = "LeaseCheckpoint=true"',
+        "it came with 3.6 (set experimental-enable-lease-checkpoint)",
+    ),
+    "debug on 3.5": ("3.5.33", "debug = true", 'does not have it any more (set log-level = "debug")'),
+    "v2 on 3.6": ("3.6.14", "enable-v2 = true", "etcd 3.6 does not have it any more (remove it)"),
+    "proxy on 3.6": ("3.6.14", 'proxy = "off"', "etcd 3.6 does not have it any more"),
+    "proxy-dial-timeout on 3.6": ("3.6.14", "proxy-dial-timeout = 5", "etcd 3.6 does not have it any more"),
+    "discovery-proxy on 3.7": ("3.7.1", 'discovery-proxy = "x"', "etcd 3.7 does not have it any more"),
+    "logs for people": ("3.6.14", 'log-format = "console"', 'found "console", allowed "json"'),
+}
+
+
+@pytest.mark.parametrize(("version", "flag", "words"), NAMES.values(), ids=NAMES.keys())
+def test_flag_versions_name_of_another_release_is_refused_with_the_one_to_use(
+    version: str, flag: str, words: str
+) -> None:
+    for more, key in ((f"[etcd.flags]\n{flag}", "etcd.flags"), ("", "nodes[0].flags")):
+        nodes = NODES if more else NODES.replace('"10.0.0.1"', f'"10.0.0.1"\nflags = {{ {flag} }}', 1)
+        found = problems(toml(more, etcd=f'version = "{version}"', nodes=nodes))
+        assert [name.rpartition(".")[0] for name, _ in found] == [key], found
+        assert words in found[0][1]
+
+
+FIT = [
+    ("3.4.45", "debug = true"),
+    ("3.5.33", "experimental-compaction-batch-limit = 5"),
+    ("3.5.33", "enable-v2 = true"),
+    ("3.6.14", 'feature-gates = "LeaseCheckpoint=true"'),
+    ("3.6.14", 'log-format = "json"'),
+    ("3.6.14", 'discovery-proxy = "x"'),
+    ("3.7.1", "compaction-batch-limit = 5"),
+    ("3.7.1", "max-snapshots = 5"),
+]
+
+
+@pytest.mark.parametrize(("version", "flag"), FIT)
+def test_flag_versions_name_of_the_release_is_accepted(version: str, flag: str) -> None:
+    name, _, value = flag.partition(" = ")
+    found = read(toml(f"[etcd.flags]\n{flag}", etcd=f'version = "{version}"'))
+    assert found.flags[name] == value.strip('"')
+
+
 @pytest.mark.parametrize(("text", "key", "words"), BAD.values(), ids=BAD.keys())
 def test_a_bad_value_is_named_once(text: str, key: str, words: str) -> None:
     found = problems(text)
@@ -446,7 +511,6 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (toml(etcd='version = "3.4.23"'), ["3.4 is at its end of life"]),
         (flags("quota-backend-bytes = 8589934593"), ["8 GiB at most"]),
         (toml("[tls]\nca_days = 100"), ["shortened to the CA's 100"]),
         (toml(nodes=members(4)), ["4 members survive no more failures than 3"]),

@@ -1,7 +1,8 @@
-"""What etcdctl says, read: captured from etcdctl 3.4.23 and 3.5.16 asking three members, and garbage."""
+"""What etcdctl says, read: recorded from etcdctl 3.4.23 to 3.7.3 asking three members, and garbage."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from steps.core.etcd.ask import View, ask_script, ctl, own_urls, parse
 from steps.core.etcd.gate import problems
 from steps.core.model import Cluster
+from steps.env import environment
 
 CAPTURED = Path(__file__).with_name("etcdctl")
-VERSIONS = {"3.4.23": 51179, "3.5.16": 52179}
+VERSIONS = {"3.4.23": 51179, "3.5.16": 52179, "3.6.16": 53179, "3.7.3": 54179}
 BY_VERSION = pytest.mark.parametrize("version", VERSIONS)
 
 
@@ -86,20 +88,104 @@ def test_no_quorum(version: str) -> None:
 def test_nobody_answers(version: str) -> None:
     view, cluster = captured(version, "all-stopped"), asked(version)
     assert (view.statuses, view.members, view.hashes, view.alarms) == ({}, None, {}, ())
-    assert view.written == "failed to grant lease (context deadline exceeded)"
-    assert problems(cluster, view)[-1] == "the member list is not to be had: context deadline exceeded"
+    assert view.errors["lease"] == "failed to grant lease (context deadline exceeded)"
+    assert problems(cluster, view)[-2:] == [
+        "the member list is not to be had: context deadline exceeded",
+        "the alarms are unknown: context deadline exceeded",
+    ]
 
 
-def answer(name: str, text: str, code: int = 0) -> str:
-    return f"answer {name} {code} {len(text.encode())}\n{text}\n"
+STATES = ("healthy", "nospace", "one-stopped", "no-quorum", "all-stopped")
+CALLS = {"members": "member", "alarms": "alarm", "hashes": "hashkv", "read": "get"}  # where the word is another one
 
 
-def test_a_value_that_does_not_come_back() -> None:
-    put = answer("put", '{"header":{"revision":5}}')
-    assert parse(put + "read=same\n").written == ""
-    assert parse(put + "read=other\n").written == "read back 'other'"
+def stood_in(folder: Path, version: str, state: str) -> Cluster:
+    """A cluster of this machine, etcdctl of its first node answering what was recorded."""
+    cluster = on_loopback(folder / "etcd.toml", port=VERSIONS[version])
+    binaries = Path(cluster.nodes[0].paths.bin)
+    said = binaries / "said"
+    said.mkdir(parents=True)
+    for call in ("status", "health", "member", "alarm", "lease", "put", "get", "hashkv"):
+        (said / f"{call}.err").touch()
+        (said / f"{call}.code").write_text("0")
+    rest = (CAPTURED / f"{version}-{state}.txt").read_text()
+    while frame := re.search(r"^(answer|said) ([a-z]+) (\d+) (\d+)\n", rest, re.MULTILINE):
+        size, call = int(frame[4]), CALLS.get(frame[2], frame[2])
+        text, rest = rest[frame.end() :][:size], rest[frame.end() + size + 1 :]
+        if frame[1] == "answer":
+            (said / f"{call}.code").write_text(frame[3])
+        if call != "get":  # prints what was put
+            (said / (call if frame[1] == "answer" else f"{call}.err")).write_text(text + "\n")
+    (binaries / "etcdctl").symlink_to(CAPTURED / "stand-in")
+    return cluster
+
+
+def asked_of_a_stand_in(cluster: Cluster) -> View:
+    node = cluster.nodes[0]
+    urls = [cluster.client_url(each) for each in cluster.nodes]
+    script = ask_script(cluster, node, urls, members=True, probe="etcd-steps/verify/x")
+    done = subprocess.run(
+        ["sh", "-c", script], env={"LC_ALL": "C", "PATH": os.environ["PATH"]}, capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    return parse(done.stdout.decode())
+
+
+@pytest.mark.parametrize("state", STATES)
+@BY_VERSION
+def test_ask_script_reads_what_etcdctl_prints_and_not_what_it_logs(tmp_path: Path, version: str, state: str) -> None:
+    assert asked_of_a_stand_in(stood_in(tmp_path, version, state)) == captured(version, state)
+
+
+@BY_VERSION
+def test_ask_script_value_that_does_not_come_back_is_a_failed_write(tmp_path: Path, version: str) -> None:
+    cluster = stood_in(tmp_path, version, "healthy")
+    said = Path(cluster.nodes[0].paths.bin) / "said"
+    (said / "get").write_text("other\n")
+    assert asked_of_a_stand_in(cluster).written == "read back 'other'"
+
+
+def answer(name: str, text: str, code: int = 0, said: str = "") -> str:
+    framed = f"answer {name} {code} {len(text.encode())}\n{text}\n"
+    return framed + (f"said {name} 0 {len(said.encode())}\n{said}\n" if said else "")
+
+
+def test_parse_value_read_back_must_be_the_one_written() -> None:
+    put = answer("put", '{"header":{"revision":5}}') + "wrote=a-1\n"
+    log = '{"level":"warn","msg":"unrecognized environment variable"}'
+    assert parse(put + answer("read", "a-1", said=log)).written == ""
+    assert parse(put + answer("read", "other")).written == "read back 'other'"
+    assert parse(put + answer("read", "", 1, "Error: etcdserver: not capable")).written == "etcdserver: not capable"
     assert parse(put).written == "read back ''"
-    assert parse(answer("put", "Error: etcdserver: request timed out", 1)).written == "etcdserver: request timed out"
+    failed = answer("put", "", 1, "Error: etcdserver: request timed out")
+    assert parse(failed).written == "etcdserver: request timed out"
+
+
+ALARMED = {
+    "none": ('{"header":{"revision":2}}', ()),
+    "none in 3.4": ("{}", ()),
+    "two kinds": (
+        '{"alarms":[{"memberID":161,"alarm":1},{"memberID":178,"alarm":2}]}',
+        ("NOSPACE on a1", "CORRUPT on b2"),
+    ),
+    "a new kind": ('{"alarms":[{"memberID":161,"alarm":3}]}', ("number 3 on a1",)),
+}
+
+
+@pytest.mark.parametrize(("text", "alarms"), ALARMED.values(), ids=ALARMED.keys())
+def test_parse_alarms_are_read_as_json(text: str, alarms: tuple[str, ...]) -> None:
+    view = parse(answer("alarms", text))
+    assert (view.alarms, view.errors) == (alarms, {})
+
+
+@pytest.mark.parametrize(
+    "asked_for", [answer("alarms", "", 1, "Error: etcdserver: permission denied"), answer("alarms", "x")]
+)
+def test_problems_alarms_that_could_not_be_asked_open_no_gate(asked_for: str) -> None:
+    whole = (CAPTURED / "3.7.3-healthy.txt").read_text()
+    found = problems(asked("3.7.3"), parse(whole + asked_for))
+    assert len(found) == 1
+    assert found[0].startswith("the alarms are unknown: ")
 
 
 def test_a_learner_and_a_member_that_has_not_started() -> None:
@@ -120,6 +206,9 @@ SHAPES = [
     '{"header":{},"members":null}',
     '{"header":{},"members":[7]}',
     "memberID:x alarm:NOSPACE",
+    "null",
+    '{"alarms":[7]}',
+    '[{"endpoint":"x"}]',
     "{",
     "",
 ]
@@ -152,12 +241,27 @@ def test_etcdctl_gets_an_empty_environment_explicit_endpoints_and_deadlines() ->
     cluster = on_hosts()
     script = ask_script(cluster, cluster.nodes[0], ["https://10.0.0.1:2379"], members=True, probe="etcd-steps/verify/x")
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
-    assert "timeout 15 env -i ETCDCTL_API=3 /usr/local/bin/etcdctl --dial-timeout=3s --command-timeout=10s" in script
+    assert "timeout 15 env -i /usr/local/bin/etcdctl --dial-timeout=3s --command-timeout=10s" in script
     assert "--cacert=/etc/etcd/cert/ca.pem --cert=/etc/etcd/cert/etcd.pem --key=/etc/etcd/cert/etcd-key.pem" in script
     calls = re.findall(r"\b(?:ask|also) ([a-z]+) (\S+)", script)
-    assert [name for name, _ in calls] == ["status", "health", "members", "alarms", "lease", "hashes", "put", "hashes"]
+    assert [name for name, _ in calls] == [
+        "status",
+        "health",
+        "members",
+        "alarms",
+        "lease",
+        "hashes",
+        "put",
+        "read",
+        "hashes",
+    ]
     assert all(word.startswith("--endpoints=https://10.0.0.1:2379") for _, word in calls)
     assert "--cluster" not in script
+
+
+def test_environment_exports_only_what_every_etcdctl_knows() -> None:
+    exported = set(re.findall(r"export (\w+)=", environment(on_hosts())))
+    assert exported == {"PATH", *(f"ETCDCTL_{name}" for name in ("ENDPOINTS", "CACERT", "CERT", "KEY"))}
 
 
 def test_without_tls_there_are_no_certificates() -> None:

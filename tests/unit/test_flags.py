@@ -11,6 +11,7 @@ from clusters import on_hosts, on_loopback
 from steps.core.errors import ConfigError
 from steps.core.etcd import flags
 from steps.core.model import Cluster
+from steps.units import with_digest
 
 
 def of(cluster: Cluster, number: int = 0, **extra: str) -> dict[str, str]:
@@ -65,7 +66,9 @@ def test_every_flag_of_the_how_to_and_the_safe_ones() -> None:
 CHECKS = [
     ("3.4.27", {"experimental-initial-corrupt-check": "true"}),
     ("3.5.30", {name: value for name, value in SAFE.items() if "tls" not in name}),
-    ("3.6.4", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
+    ("3.6.14", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
+    ("3.7.1", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
+    ("3.8.0", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
 ]
 
 
@@ -129,6 +132,30 @@ def test_a_directory_that_env_would_take_for_a_variable_is_refused(name: str) ->
         on_loopback(Path(f"/clusters/{name}/etcd.toml"))
 
 
-@pytest.mark.parametrize(("version", "minor"), [("3.5.16", (3, 5)), ("3.10.0", (3, 10)), ("4.0.1", (4, 0))])
-def test_minor(version: str, minor: tuple[int, int]) -> None:
-    assert flags.minor(version) == minor
+GATES = {
+    "another one": ("LeaseCheckpoint=true", "InitialCorruptCheck=true,CompactHashCheck=true,LeaseCheckpoint=true"),
+    "ours, off": ("CompactHashCheck=false", "InitialCorruptCheck=true,CompactHashCheck=false"),
+    "with blanks": (" A=true, B=false,", "InitialCorruptCheck=true,CompactHashCheck=true,A=true,B=false"),
+}
+
+
+@pytest.mark.parametrize(("value", "merged"), GATES.values(), ids=GATES.keys())
+def test_argv_feature_gates_of_etcd_toml_keep_ours(value: str, merged: str) -> None:
+    cluster = on_hosts(f'[etcd.flags]\nfeature-gates = "{value}"\n', version="3.6.14")
+    assert of(cluster)["feature-gates"] == merged
+
+
+def test_argv_feature_gates_are_merged_in_order_ours_cluster_plugin_node() -> None:
+    cluster = on_hosts('[etcd.flags]\nfeature-gates = "A=cluster,B=cluster,C=cluster"\n', version="3.6.14")
+    node = replace(cluster.nodes[0], flags={"feature-gates": "C=node"})
+    mine = replace(cluster, nodes=(node, *cluster.nodes[1:]))
+    merged = "InitialCorruptCheck=true,CompactHashCheck=true,A=cluster,B=plugin,C=node"
+    assert of(mine, **{"feature-gates": "B=plugin,C=plugin"})["feature-gates"] == merged
+    assert of(mine)["feature-gates"] == merged.replace("B=plugin", "B=cluster")
+
+
+def test_lasting_election_tick_advance_is_read_at_every_start() -> None:
+    words = ("etcd", "--initial-election-tick-advance=false", "--initial-cluster-token=x")
+    assert flags.lasting(words) == {"etcd", "--initial-election-tick-advance=false"}
+    unit = "[Service]\nExecStart=etcd \\\n  --initial-election-tick-advance=true\n"
+    assert with_digest(unit) != with_digest(unit.replace("true", "false")).replace("false", "true")

@@ -95,6 +95,15 @@ def own(node: Node, view: View) -> View:
 FIRST, SECOND, _ = CLUSTER.nodes
 
 
+def test_releases_with_known_defects_are_warned_of_once_each() -> None:
+    members = [health.MemberHealth(n, "", "", "", v) for n, v in (("a", "3.5.16"), ("b", "3.5.16"), ("c", "3.5.33"))]
+    (said,) = health.releases(CLUSTER, members)
+    assert said.startswith("etcd 3.5.16: ")
+    assert said.endswith("use 3.5.33 or later")
+    (configured,) = health.releases(CLUSTER)
+    assert configured.startswith(f"etcd {CLUSTER.version}: ")
+
+
 def test_all_is_well(asking: Callable[..., Ctx]) -> None:
     ctx = asking()
     found = health.gather(ctx, CLUSTER.nodes, thorough=True)  # type: ignore[arg-type]  # a stand-in

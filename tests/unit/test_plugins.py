@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clusters import on_hosts
 
 import steps.api
 from steps.api import (
@@ -230,6 +231,15 @@ def test_etcd_flags_of_two_plugins_may_not_clash(cluster: Cluster) -> None:
     clash = plugins(hook("etcd_flags", lambda: {"a": 1}), hook("etcd_flags", lambda: {"a": 2}))
     with pytest.raises(PluginError, match="both set --a on etcd-1"):
         clash.flags(cluster, cluster.nodes[0])
+
+
+def test_flags_of_a_plugin_that_the_release_calls_otherwise_are_an_error() -> None:
+    cluster = on_hosts(version="3.6.14")
+    old = plugins(hook("etcd_flags", lambda: {"experimental-memory-mlock": True}))
+    words = r"sets --experimental-memory-mlock on etcd-1: etcd 3\.6 calls it memory-mlock"
+    with pytest.raises(PluginError, match=words) as caught:
+        old.flags(cluster, cluster.nodes[0])
+    assert "set memory-mlock" in caught.value.hint
 
 
 def test_etcd_template_dirs_a_sites_own_come_first(cluster: Cluster) -> None:

@@ -226,9 +226,11 @@ VERSIONS = [
     ("3.5.16", "3.5.16", ""),
     ("3.5.15", "3.5.16", ""),
     ("3.4.27", "3.5.16", ""),
-    ("3.4.27", "3.6.4", "skips a minor release: go by 3.5 first"),
-    ("3.5.16", "3.6.4", "go by 3.5.32 or later first"),
-    ("3.5.32", "3.6.4", ""),
+    ("3.4.27", "3.6.14", "skips a minor release: go by 3.5 first"),
+    ("3.5.16", "3.6.14", "every member must run 3.5.32 or later first"),
+    ("3.5.32", "3.6.14", ""),
+    ("3.6.10", "3.7.1", "every member must run 3.6.11 or later first"),
+    ("3.6.11", "3.7.1", ""),
     ("3.5.16", "3.4.27", "3.4.27 cannot read it"),
 ]
 
@@ -238,7 +240,7 @@ def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wan
     cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": runs, "version": runs}
     running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
-    message, _ = asked(cluster, running, says="Authentication Status: false\n")
+    message, _ = asked(cluster, running, says="\nlogin 0\n")
     assert (said in message) if said else (message == "")
 
 
@@ -249,11 +251,25 @@ def test_a_lower_patch_release_is_warned_of(tmp_path: Path) -> None:
     assert asked(cluster, running) == ("", ["etcd-2: etcd 3.5.30 -> 3.5.16: a lower patch release"])
 
 
-def test_auth_is_off_for_the_way_to_3_5(tmp_path: Path) -> None:
+AUTH = {
+    "on": (
+        "Error: etcdserver: authentication failed, invalid user ID or password\nlogin 1\n",
+        "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights",
+    ),
+    "unknown": (
+        "Error: context deadline exceeded\nlogin 1\n",
+        "whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: Error: context deadline exceeded",
+    ),
+    "not answered": ("", "whether auth is on is unknown"),
+}
+
+
+@pytest.mark.parametrize(("says", "words"), AUTH.values(), ids=AUTH.keys())
+def test_upgrade_to_3_5_is_refused_unless_auth_is_known_to_be_off(tmp_path: Path, says: str, words: str) -> None:
     cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": "3.4.27", "version": "3.4.27"}
     running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
-    assert "auth is on" in asked(cluster, running, says="Authentication Status: true\nAuthRevision: 3\n")[0]
+    assert words in asked(cluster, running, says=says)[0]
 
 
 def test_every_nodes_problems_are_told_at_once(cluster: Cluster) -> None:

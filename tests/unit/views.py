@@ -14,7 +14,7 @@ IDS = ("a1", "b2", "c3")
 
 
 def status(number: int, **changes: object) -> Status:
-    usual = Status(URLS[number], IDS[number], "ff", "a1", "3.5.16", 7, 100, 100, learner=False, db_size=1, errors=())
+    usual = Status(URLS[number], IDS[number], "ff", "a1", "3.5.33", 7, 100, 100, learner=False, db_size=1, errors=())
     return replace(usual, **changes)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from steps.core.config.findings import Finding, Nodes, flag_tables
 from steps.core.config.schema import FLAGS, GIB, Etcd, Tls
+from steps.core.versions import dotted, minor
 
 # Flags that the program writes itself, and what to set instead.
 MANAGED: Mapping[str, str] = {
@@ -51,6 +52,50 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "tls-max-version": ("TLS1.2", "TLS1.3"),
 }
 TLS_FLAGS = ("cipher-suites", "tls-min-version", "tls-max-version", "client-crl-file")
+# etcd renamed these in 3.6 (its CHANGELOG; server/embed/config.go). 3.6 dies of an old name next to its new one, which
+# `etcd --version` does not notice; 3.7 knows only the new ones.
+_EXPERIMENTAL = "experimental-"
+RENAMED: Mapping[str, str] = {
+    _EXPERIMENTAL + name: name
+    for name in (
+        "bootstrap-defrag-threshold-megabytes",
+        "compact-hash-check-time",
+        "compaction-batch-limit",
+        "compaction-sleep-interval",
+        "corrupt-check-time",
+        "distributed-tracing-address",
+        "distributed-tracing-instance-id",
+        "distributed-tracing-sampling-rate",
+        "distributed-tracing-service-name",
+        "downgrade-check-time",
+        "enable-distributed-tracing",
+        "memory-mlock",
+        "peer-skip-client-san-verification",
+        "snapshot-catchup-entries",
+        "warning-apply-duration",
+        "warning-unary-request-duration",
+        "watch-progress-notify-interval",
+    )
+}
+TO_GATES: Mapping[str, str] = {
+    "experimental-initial-corrupt-check": "InitialCorruptCheck",
+    "experimental-compact-hash-check-enabled": "CompactHashCheck",
+    "experimental-enable-lease-checkpoint": "LeaseCheckpoint",
+    "experimental-enable-lease-checkpoint-persist": "LeaseCheckpointPersist",
+    "experimental-stop-grpc-service-on-defrag": "StopGRPCServiceOnDefrag",
+    "experimental-txn-mode-write-with-shared-buffer": "TxnModeWriteWithSharedBuffer",
+}
+OWN_NAMES = (3, 6)  # from here on
+SINCE_3_6 = frozenset(("feature-gates", "log-format", "max-learners", *RENAMED.values()))
+_PROXY = ("dial-timeout", "failure-wait", "read-timeout", "refresh-interval", "write-timeout")
+GONE: Mapping[str, tuple[tuple[int, int], str]] = {
+    "debug": ((3, 5), 'log-level = "debug"'),
+    "log-package-levels": ((3, 5), "log-level"),
+    "experimental-backend-bbolt-freelist-type": ((3, 5), "backend-bbolt-freelist-type"),
+    **dict.fromkeys(("enable-v2", "experimental-enable-v2v3"), ((3, 6), "")),
+    **dict.fromkeys(("proxy", *(f"proxy-{name}" for name in _PROXY)), ((3, 6), "")),
+    "discovery-proxy": ((3, 7), ""),
+}
 GO_FALSE = {"0", "f", "F", "false", "False", "FALSE"}
 DURATION = r"([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+"
 
@@ -66,6 +111,45 @@ def flag_names(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
                 yield Finding(
                     (*where, name), f'found "{value}", refused: it lets a change lose the quorum', "remove it"
                 )
+
+
+def flag_versions(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
+    for where, flags in flag_tables(etcd, nodes):
+        for name, value in flags.items():
+            message, hint = misfit(name, value, etcd.version)
+            if message:
+                yield Finding((*where, name), message, hint)
+
+
+def misfit(name: str, value: str, version: str) -> tuple[str, str]:
+    """Why etcd `version` does not take a flag, and what to set instead; two empty strings where it does."""
+    own = minor(version)
+    here = f"etcd {dotted(own)}"
+    if name == "log-format" and value != "json":
+        return f'found "{value}", allowed "json": what etcd logs is read as JSON', "remove it"
+    if name in GONE and own >= GONE[name][0]:
+        return f"{here} does not have it any more", f"set {GONE[name][1]}" if GONE[name][1] else "remove it"
+    return (_of_new_names if own >= OWN_NAMES else _of_old_names)(name, value, here)
+
+
+def _of_new_names(name: str, value: str, here: str) -> tuple[str, str]:
+    if name in TO_GATES:
+        gate = f"{TO_GATES[name]}={'false' if value in GO_FALSE else 'true'}"
+        return f"{here} has a feature gate for it", f'set feature-gates = "{gate}"'
+    if name.startswith(_EXPERIMENTAL):
+        new = RENAMED.get(name)
+        return (f"{here} calls it {new}", f"set {new}") if new else (f"{here} does not have it any more", "remove it")
+    return "", ""
+
+
+def _of_old_names(name: str, value: str, here: str) -> tuple[str, str]:
+    if name not in SINCE_3_6:
+        return "", ""
+    if name == "feature-gates":
+        old = [flag for flag, gate in TO_GATES.items() if re.search(rf"\b{gate}=", value)]
+    else:
+        old = [old for old, new in RENAMED.items() if new == name]
+    return f"{here} does not have it: it came with 3.6", f"set {', '.join(old)}" if old else "remove it"
 
 
 def flag_values(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:

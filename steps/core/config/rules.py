@@ -13,15 +13,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from steps.core import versions
 from steps.core.config.findings import Finding, KeyPath, Nodes, flag_tables, having
-from steps.core.config.flag_rules import TLS_FLAGS, flag_names, flag_pairs, flag_values
+from steps.core.config.flag_rules import TLS_FLAGS, flag_names, flag_pairs, flag_values, flag_versions
 from steps.core.config.schema import ClusterTable, Etcd, Hosts, Paths, Ssh, Tls
 from steps.core.user import whoami
-
-SERIES = ("3.4", "3.5", "3.6")
-END_OF_LIFE = ("3.4",)  # etcd supports its two newest series: docs/v3.6/op-guide/versioning
-# Data inconsistency after a crash, etcd-io/etcd#13766: 3.5.0-3.5.5 and 3.4.20-3.4.21.
-CORRUPTING = {*(f"3.5.{patch}" for patch in range(6)), "3.4.20", "3.4.21"}
 
 SYSTEM = {
     "/",
@@ -48,13 +44,10 @@ def _inside(path: str, *parents: str) -> bool:
 
 
 def version(etcd: Etcd) -> Iterator[Finding]:
-    path, series = ("etcd", "version"), etcd.version.rpartition(".")[0]
-    if series not in SERIES:
-        yield Finding(path, f'found "{etcd.version}", allowed series {", ".join(SERIES)}')
-    elif etcd.version in CORRUPTING:
-        yield Finding(path, f"{etcd.version} can corrupt its data (etcd-io/etcd#13766)", f"use a newer {series}")
-    elif series in END_OF_LIFE:
-        yield Finding(path, f"etcd {series} is at its end of life: no more fixes", warning=True)
+    """What is only warned of stands in the health: here it would be said by every command."""
+    message, hint = versions.refusal(etcd.version)
+    if message:
+        yield Finding(("etcd", "version"), message, hint)
 
 
 def members(cluster: ClusterTable, count: int) -> Iterator[Finding]:
@@ -234,4 +227,5 @@ RULES: tuple[Callable[..., Iterator[Finding]], ...] = (
     flag_names,
     flag_values,
     flag_pairs,
+    flag_versions,
 )

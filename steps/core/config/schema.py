@@ -176,7 +176,7 @@ class ClusterTable(Section):
 class Etcd(Section):
     version: Annotated[
         str,
-        rule('a whole version of series 3.4, 3.5 or 3.6, such as "3.5.16"', pattern=rf"^{NUMBER}\.{NUMBER}\.{NUMBER}$"),
+        rule('a whole version, such as "3.5.16"', pattern=rf"^{NUMBER}\.{NUMBER}\.{NUMBER}$"),
     ]
     metrics_port: Annotated[int, rule("0 (no listener of its own) to 65535", ge=0, le=65535)] = 0
     flags: Flags = {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from steps.core.model import Cluster, Node
@@ -17,7 +18,8 @@ STATUS_TIMEOUT = 3  # seconds of one endpoint: they are asked in turn, and those
 PROBE_TTL = 20  # seconds, longer than any command: then etcd itself removes what was written as a trial
 CLIENT_NAME = "operator"
 T = TypeVar("T")
-_ANSWER = re.compile(r"answer (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
+_FRAME = re.compile(r"(?P<what>answer|said) (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
+ALARMS = {1: "NOSPACE", 2: "CORRUPT"}  # etcd's api/etcdserverpb/rpc.proto, AlarmType
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,8 @@ class Member:
 class View:
     """What was answered through one node. An endpoint missing in `statuses` did not answer.
 
-
-    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>". `members`: None where nobody
-    answered.
-    `errors`: what etcdctl said besides, by command.
+    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>"; unknown where `errors` has "alarms".
+    `members`: None where no member list was given. `errors`: why a call failed, by its name.
     """
 
     statuses: Mapping[str, Status] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def ctl(cluster: Cluster, node: Node) -> str:
     if cluster.tls.enabled:
         cert = node.paths.cert
         words += [f"--cacert={cert}/ca.pem", f"--cert={cert}/etcd.pem", f"--key={cert}/etcd-key.pem"]
-    return f'ctl() {{ timeout {COMMAND_TIMEOUT + 5} env -i ETCDCTL_API=3 {quoted(words)} "$@" </dev/null; }}\n'
+    return f'ctl() {{ timeout {COMMAND_TIMEOUT + 5} env -i {quoted(words)} "$@" </dev/null; }}\n'
 
 
 def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
@@ -87,9 +87,11 @@ def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
     return own, f"{scheme}://127.0.0.1:{node.client_port}"
 
 
+# What etcdctl prints and what it logs are framed apart: a log line is never taken for data.
 # `also` asks while what stands before it in the pipeline is asking, and answers behind it.
 _ASK = """\
-ask() { n=$1; shift; o=$(ctl "$@" 2>&1); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} "$o"; }
+ask() { n=$1; shift; { e=$({ o=$(ctl "$@"); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} "$o" >&4; } 2>&1); } 4>&1
+[ -z "$e" ] || printf 'said %s 0 %s\\n%s\\n' $n ${#e} "$e"; }
 also() { b=$(ask "$@"); cat; printf '%s\\n' "$b"; }
 """
 
@@ -108,10 +110,10 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     own = quoted([f"--endpoints={cluster.client_url(node)}"])
     asked = [
         f"ask status {some} --command-timeout={STATUS_TIMEOUT}s -w json endpoint status",
-        f"also health {some} endpoint health",
+        f"also health {some} -w json endpoint health",
     ]
     if members:
-        asked += [f"also members {own} -w json member list", f"also alarms {own} alarm list"]
+        asked += [f"also members {own} -w json member list", f"also alarms {own} -w json alarm list"]
     if not probe:
         return f"{ctl(cluster, node)}{_ASK}{' | '.join(asked)}\n"
     asked.append(f"also lease {own} lease grant {PROBE_TTL}")
@@ -124,8 +126,8 @@ l=${{a##*answer lease }}; [ "${{l%% *}}" = 0 ] || {{ ask {hashes}; exit 0; }}
 l=${{l#*lease }}; l=${{l%% granted*}}; v="$l-$$"
 w=$(ask put {own} -w json put --lease="$l" {key} "$v"); printf '%s\\n' "$w"
 r=${{w#*\\"revision\\":}}; r=${{r%%[!0-9]*}}
-{{ o=$(ctl {own} get --print-value-only {key} 2>&1); [ "$o" = "$v" ] && echo "read=same" || echo "read=$o"
-}} | also {hashes} --rev="${{r:-0}}"
+printf 'wrote=%s\\n' "$v"
+ask read {own} get --print-value-only {key} | also {hashes} --rev="${{r:-0}}"
 """
 
 
@@ -135,41 +137,79 @@ def hashes_script(cluster: Cluster, node: Node, endpoints: Sequence[str], revisi
     return f"{ctl(cluster, node)}{_ASK}ask hashes {words} -w json endpoint hashkv\ntrue\n"
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What one call of etcdctl ended with, printed, and logged."""
+
+    code: int
+    out: str
+    err: str = ""
+
+    @property
+    def wrong(self) -> str:
+        """Why it failed; empty where it did not. etcdctl logs first, may answer in part, and ends with `Error: …`."""
+        if not self.code:
+            return ""
+        lines = [line for line in self.err.splitlines() if line.strip() and line[0] != "{"]
+        said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+        return (said or lines or ["no answer"])[-1][:300]
+
+    @property
+    def json(self) -> Any:
+        """The document that was printed; None where there is none."""
+        with suppress(ValueError):
+            return json.loads(self.out)
+        return None
+
+
+def login_script(cluster: Cluster, node: Node) -> str:
+    """Prints `login 0` where auth is off: etcd then ignores the login of a user that does not exist. Only reads."""
+    words = quoted([f"--endpoints={cluster.client_url(node)}", f"--user=etcd-steps:{secrets.token_hex(8)}"])
+    return f"{ctl(cluster, node)}o=$(ctl {words} get etcd-steps 2>&1 >/dev/null); printf '%s\\nlogin %s\\n' \"$o\" $?\n"
+
+
 def parse(output: str) -> View:
     """Reads what ask_script printed. Never raises: what cannot be read counts as not answered."""
-    answers: dict[str, tuple[int, str]] = {}
-    facts: dict[str, str] = {}
-    rest = output
-    while rest:
-        line, _, rest = rest.partition("\n")
-        if header := _ANSWER.fullmatch(line):
-            raw, size = rest.encode("utf-8", "surrogateescape"), int(header["size"])
-            answers[header["name"]] = (int(header["code"]), raw[:size].decode("utf-8", "surrogateescape"))
-            rest = raw[size + 1 :].decode("utf-8", "surrogateescape")
-        elif line.startswith("read="):
-            facts["read"] = line[5:]
-    errors = {name: _last(text) for name, (code, text) in answers.items() if code}
-    statuses = {status.endpoint: status for status in _read(_json(answers.get("status")), _status)}
+    answers, wrote = _answers(output)
+    errors = {name: answer.wrong for name, answer in answers.items() if answer.code}
+    nothing = _Answer(1, "")
+    alarms = answers.get("alarms", nothing).json
+    if "alarms" in answers and not isinstance(alarms, dict):
+        errors.setdefault("alarms", "no answer")
+    statuses = {status.endpoint: status for status in _read(answers.get("status", nothing).json, _status)}
     written = ""
     if "put" in answers or (statuses and "lease" in errors):
-        wrong = "" if facts.get("read") == "same" else f"read back {facts.get('read', '')!r}"
+        read = answers.get("read", nothing)
+        wrong = "" if wrote and read.out == wrote else errors.get("read") or f"read back {read.out!r}"
         written = errors.get("lease") or errors.get("put") or wrong
     return View(
         statuses=statuses,
-        health=_health(answers.get("health", (0, ""))[1]),
-        members=_members(answers.get("members")),
-        alarms=_alarms(answers.get("alarms", (1, ""))),
-        hashes=dict(_read(_json(answers.get("hashes")), _hash)),
+        health=dict(_read(answers.get("health", nothing).json, _health)),
+        members=_members(answers.get("members", nothing).json),
+        alarms=tuple(_read(alarms.get("alarms"), _alarm)) if isinstance(alarms, dict) else (),
+        hashes=dict(_read(answers.get("hashes", nothing).json, _hash)),
         written=written,
         errors=errors,
     )
 
 
-def _last(text: str) -> str:
-    """The line that says why: etcdctl logs first, may answer in part, and ends with `Error: …`."""
-    lines = [line for line in text.splitlines() if line.strip() and line[0] not in "[{"]
-    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    return (said or lines or ["no answer"])[-1][:300]
+def _answers(output: str) -> tuple[dict[str, _Answer], str]:
+    """The framed answers by name, and the value that was written as a trial."""
+    answers: dict[str, _Answer] = {}
+    wrote, rest = "", output.encode("utf-8", "surrogateescape")
+    while rest:
+        line, _, rest = rest.partition(b"\n")
+        if frame := _FRAME.fullmatch(text := line.decode("utf-8", "surrogateescape")):
+            size = int(frame["size"])
+            content, rest = rest[:size].decode("utf-8", "surrogateescape"), rest[size + 1 :]
+            name, former = frame["name"], answers.get(frame["name"])
+            if frame["what"] == "answer":
+                answers[name] = _Answer(int(frame["code"]), content)
+            elif former is not None:
+                answers[name] = replace(former, err=content)
+        elif text.startswith("wrote="):
+            wrote = text.removeprefix("wrote=")
+    return answers, wrote
 
 
 def _read(items: object, one: Callable[[Any], T]) -> Iterator[T]:
@@ -177,16 +217,6 @@ def _read(items: object, one: Callable[[Any], T]) -> Iterator[T]:
     for item in items if isinstance(items, list) else ():
         with suppress(AttributeError, KeyError, TypeError, ValueError):
             yield one(item)
-
-
-def _json(answer: tuple[int, str] | None) -> Any:
-    """The answer among the lines: etcdctl logs its warnings, JSON too, beside it."""
-    for line in (answer or (1, ""))[1].splitlines():
-        with suppress(ValueError):
-            document = json.loads(line) if line[:1] in "[{" else None
-            if isinstance(document, list) or (isinstance(document, dict) and "header" in document):
-                return document
-    return None
 
 
 def _hex(number: int) -> str:
@@ -211,20 +241,13 @@ def _status(raw: Mapping[str, Any]) -> Status:
     )
 
 
-def _health(text: str) -> dict[str, str]:
-    health = {}
-    for line in text.splitlines():
-        endpoint, found, reason = line.partition(" is unhealthy: ")
-        if found:
-            health[endpoint] = reason.removeprefix("failed to commit proposal: ")
-        elif " is healthy: " in line:
-            health[line.partition(" is healthy: ")[0]] = ""
-    return health
+def _health(raw: Mapping[str, Any]) -> tuple[str, str]:
+    return str(raw["endpoint"]), "" if raw["health"] is True else str(raw.get("error") or "no reason given")
 
 
-def _members(answer: tuple[int, str] | None) -> tuple[Member, ...] | None:
-    document = _json(answer)
-    return tuple(_read(document.get("members"), _member)) if isinstance(document, dict) else None
+def _members(document: object) -> tuple[Member, ...] | None:
+    found = document.get("members") if isinstance(document, dict) else None
+    return tuple(_read(found, _member)) if isinstance(found, list) else None
 
 
 def _member(raw: Mapping[str, Any]) -> Member:
@@ -241,7 +264,6 @@ def _hash(raw: Mapping[str, Any]) -> tuple[str, int]:
     return str(raw["Endpoint"]), int(raw["HashKV"]["hash"])
 
 
-def _alarms(answer: tuple[int, str]) -> tuple[str, ...]:
-    """`memberID:8211f1d0f64f3269 alarm:NOSPACE`, one a line; the id is decimal."""
-    alarms = re.findall(r"^memberID:([0-9]+) alarm:(\S+)", answer[1], re.MULTILINE)
-    return tuple(f"{alarm} on {_hex(int(member))}" for member, alarm in alarms)
+def _alarm(raw: Mapping[str, Any]) -> str:
+    number = raw.get("alarm", 0)
+    return f"{ALARMS.get(number, f'number {number}')} on {_hex(raw.get('memberID', 0))}"

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from steps.core.etcd.ask import own_urls
 from steps.core.model import Cluster, Node
+from steps.core.versions import minor
 
-BOOTSTRAP_ONLY = "--initial-"  # read by etcd at its first start and never again: no reason for a restart
-
-
-def minor(version: str) -> tuple[int, int]:
-    """3.5.16 → (3, 5)."""
-    major, second, *_ = version.split(".")
-    return int(major), int(second)
+# Read by etcd at its first start and never again: no reason for a restart. Not --initial-election-tick-advance.
+BOOTSTRAP_ONLY = re.compile(r"--initial-(advertise-peer-urls|cluster|cluster-state|cluster-token)=")
+GATES = "feature-gates"
 
 
 def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """The binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's."""
-    flags = {
+    """The binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's.
+
+    Feature gates are merged gate by gate: whoever sets one keeps the others.
+    """
+    ours = {
         "name": node.name,
         "data-dir": node.paths.data,
         "wal-dir": node.paths.wal,
@@ -32,16 +33,27 @@ def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, .
         "initial-cluster-state": "new",
         **({"listen-metrics-urls": f"http://{node.host}:{cluster.metrics_port}"} if cluster.metrics_port else {}),
         **(_corruption_checks(cluster.version) if cluster.hosts.hardening or not cluster.systemd else {}),
-        **cluster.flags,
-        **extra,
-        **node.flags,
     }
+    layers = (ours, cluster.flags, extra, node.flags)
+    flags = {name: value for layer in layers for name, value in layer.items()}
+    if GATES in flags:
+        flags[GATES] = _merged([layer.get(GATES, "") for layer in layers])
     return (f"{node.paths.bin}/etcd", *(f"--{flag}={value}" for flag, value in flags.items()))
 
 
 def lasting(words: tuple[str, ...]) -> frozenset[str]:
     """The part of a command line whose change needs a restart. Order does not matter to etcd."""
-    return frozenset(word for word in words if not word.startswith(BOOTSTRAP_ONLY))
+    return frozenset(word for word in words if not BOOTSTRAP_ONLY.match(word))
+
+
+def _merged(values: Sequence[str]) -> str:
+    """`A=true,B=true` and `B=false` → `A=true,B=false`: a second --feature-gates would replace the first."""
+    gates: dict[str, str] = {}
+    for gate in ",".join(values).split(","):
+        name, _, value = gate.strip().partition("=")
+        if name:
+            gates[name] = value
+    return ",".join(f"{name}={value}" for name, value in gates.items())
 
 
 def _tls(cluster: Cluster, node: Node) -> dict[str, str]:
@@ -65,7 +77,7 @@ def _tls(cluster: Cluster, node: Node) -> dict[str, str]:
 def _corruption_checks(version: str) -> dict[str, str]:
     """etcd-io/website, op-guide/data_corruption: the names changed with each minor."""
     if minor(version) >= (3, 6):
-        return {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}
+        return {GATES: "InitialCorruptCheck=true,CompactHashCheck=true"}
     checks = {"experimental-initial-corrupt-check": "true"}
     if minor(version) >= (3, 5):
         checks["experimental-compact-hash-check-enabled"] = "true"

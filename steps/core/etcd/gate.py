@@ -27,7 +27,7 @@ def problems(cluster: Cluster, view: View) -> list[str]:
 
 def cluster_problems(cluster: Cluster, view: View) -> list[str]:
     """What is wrong between the members: one cluster, one leader, the configured set, no alarm."""
-    return [*_agreement(view), *_membership(cluster, view), *(f"alarm {alarm}" for alarm in view.alarms)]
+    return [*_agreement(view), *_membership(cluster, view), *_alarms(view)]
 
 
 def healthy(cluster: Cluster, view: View) -> set[str]:
@@ -79,6 +79,12 @@ def _membership(cluster: Cluster, view: View) -> Iterator[str]:
             yield f"{url} is {member.name}, not {wanted[url]}"
         elif member.learner:
             yield f"{wanted[url]} is a learner"
+
+
+def _alarms(view: View) -> Iterator[str]:
+    yield from (f"alarm {alarm}" for alarm in view.alarms)
+    if why := view.errors.get("alarms"):
+        yield f"the alarms are unknown: {why}"
 
 
 def ask(ctx: Context, node: Node, endpoints: Sequence[str] | None = None) -> View:

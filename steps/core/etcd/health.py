@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from steps.core import versions
 from steps.core.errors import StepsError
 from steps.core.etcd import gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse
@@ -92,6 +93,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
         if node.name in views:
             seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
     health.members = [_member(cluster, node, views.get(node.name), seen.get(node.name)) for node in nodes]
+    health.warnings += releases(cluster, health.members)
     return health
 
 
@@ -106,7 +108,14 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     health.problems += _identity(cluster, {asker.name: view})
     ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
     health.members = [_member(cluster, node, view, ends.get(node.name)) for node in nodes]
+    health.warnings += releases(cluster, health.members)
     return health
+
+
+def releases(cluster: Cluster, members: Sequence[MemberHealth] = ()) -> list[str]:
+    """What is known against the releases that run, or else against the configured one."""
+    running = {member.version for member in members if member.version} or {cluster.version}
+    return [said for version in sorted(running) if (said := versions.warning(version))]
 
 
 def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Result | StepsError, Found | None]:

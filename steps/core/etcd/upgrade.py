@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from steps.core import versions
 from steps.core.errors import Refused
-from steps.core.etcd import flags
 from steps.core.etcd.gate import ask, problems
 from steps.core.hints import invoke
 
 if TYPE_CHECKING:
     from steps.core.context import Context
+    from steps.core.etcd.ask import View
     from steps.core.model import Node
 
 
@@ -22,16 +23,17 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     with an interrupted upgrade finds the new binaries in place, and the snapshot that the first run saved.
     Raises Refused where the cluster is not healthy.
     """
-    wanted = flags.minor(ctx.cluster.version)
+    wanted = versions.minor(ctx.cluster.version)
     olds = [node for node in nodes if _minor(ctx, node, "living") not in (None, wanted)]
     ahead = [node for node in olds if _minor(ctx, node, "version") != wanted]
     if not ahead:
         return
-    wrong = problems(ctx.cluster, ask(ctx, ahead[0]))
+    view = ask(ctx, ahead[0])
+    wrong = problems(ctx.cluster, view) or _too_old(view, ctx.cluster.version)
     if wrong:
         raise Refused(
-            f"no upgrade to {ctx.cluster.version}, for the cluster is not healthy: {'; '.join(wrong)}",
-            hint=f"mend that with the version that runs: {invoke('verify')}",
+            f"no upgrade to {ctx.cluster.version}, for the cluster is not ready for it: {'; '.join(wrong)}",
+            hint=f"fix that with the version that runs: {invoke('verify')}",
         )
     file = ctx.cluster.work / "snapshots" / f"before-{ctx.cluster.version}-{ctx.now()}.db"
     if ctx.dry:
@@ -43,6 +45,13 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts['living']} has it: {file}")
 
 
+def _too_old(view: View, wanted: str) -> list[str]:
+    """What keeps the members from following the new release, those outside the selection too."""
+    seen = {status.version for status in view.statuses.values()}
+    older = [version for version in sorted(seen) if versions.number(version) < versions.number(wanted)]
+    return [problem for version in older if (problem := versions.step(version, wanted))]
+
+
 def _minor(ctx: Context, node: Node, fact: str) -> tuple[int, int] | None:
     version = ctx.look(node).facts.get(fact)
-    return flags.minor(version) if version else None
+    return versions.minor(version) if version else None

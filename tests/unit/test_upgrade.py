@@ -1,0 +1,53 @@
+"""Before another minor release: every member can follow, not only those that are selected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from clusters import on_hosts, seen
+from views import FINE, URLS, status
+
+from steps.core.errors import Refused
+from steps.core.etcd import upgrade
+from steps.core.etcd.ask import View
+from steps.core.node.look import Process
+
+
+def running(tmp_path: Path, *releases: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
+    view = replace(FINE, statuses={url: status(n, version=releases[n]) for n, url in enumerate(URLS)})
+    monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: view)
+    looks = {
+        node.name: seen(cluster, process=Process(5, "x", (), 0), facts={"living": release, "version": release})
+        for node, release in zip(cluster.nodes, releases, strict=True)
+    }
+    changes: list[str] = []
+    look = lambda node: looks[node.name]  # noqa: E731 - a stand-in's method
+    return SimpleNamespace(cluster=cluster, look=look, dry=True, now=lambda: 1, change=changes.append, changes=changes)
+
+
+def test_secure_member_outside_the_selection_below_the_floor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = running(tmp_path, "3.5.33", "3.5.31", "3.5.33", wanted="3.6.14", monkeypatch=monkeypatch)
+    with pytest.raises(Refused, match=r"etcd 3\.5\.31 -> 3\.6\.14: every member must run 3\.5\.32 or later first"):
+        upgrade.secure(ctx, ctx.cluster.nodes[:1])
+    assert ctx.changes == []
+
+
+def test_secure_interrupted_upgrade_goes_on_with_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = running(tmp_path, "3.6.14", "3.5.33", "3.5.33", wanted="3.6.14", monkeypatch=monkeypatch)
+    upgrade.secure(ctx, ctx.cluster.nodes)
+    assert ctx.changes == [f"a snapshot of the data will be saved in {ctx.cluster.work / 'snapshots'}"]
+
+
+def test_secure_unknown_alarms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = running(tmp_path, "3.5.33", "3.5.33", "3.5.33", wanted="3.6.14", monkeypatch=monkeypatch)
+    unknown: View = replace(FINE, errors={"alarms": "permission denied"})
+    monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: unknown)
+    with pytest.raises(Refused, match="the alarms are unknown: permission denied"):
+        upgrade.secure(ctx, ctx.cluster.nodes)
