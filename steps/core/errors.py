@@ -15,6 +15,7 @@ class StepsError(Exception):
     exit_code = FAILED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message = masked(message)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -26,7 +27,7 @@ class StepsError(Exception):
 
     def within(self, where: str) -> None:
         """Says before the message where that happened: a plugin's name, say."""
-        self.message = f"{where}: {self.message}"
+        self.message = masked(f"{where}: {self.message}")
         self.args = (self.message,)
 
 
@@ -124,5 +125,22 @@ class SourceUnavailable(StepsError):
 
 
 def masked(text: str) -> str:
-    """The same words with the credentials of every URL in them masked."""
-    return re.sub(r"(?<=//)[^/\s]+@", "***@", text)
+    """Return the same words with the login of every URL in them masked.
+
+    A password in a URL may have @ : / in it that should have been percent-encoded: what is masked reaches to the last @
+    of the word. Where a / comes before any :, the first / ends the host, and an @ behind it belongs to the path.
+    """
+    return re.sub(r"//[^ \t\r\n]+", _without_login, text)
+
+
+def masked_url(url: str) -> str:
+    """Return one URL with its login masked, whatever the login is made of (blanks, too).
+
+    It needs no scheme: a proxy may be given as user:password@host:port.
+    """
+    return re.sub(r"(?s)^[^/@]*:(?!//).*@", "***@", re.sub(r"(?s)//.+", _without_login, url))
+
+
+def _without_login(after_scheme: re.Match[str]) -> str:
+    login, at, rest = after_scheme[0].removeprefix("//").rpartition("@")
+    return f"//***@{rest}" if at and (":" in login or "/" not in login) else after_scheme[0]

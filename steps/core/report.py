@@ -9,6 +9,7 @@ from json import dumps
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
+from steps.core.errors import masked
 from steps.core.hints import Hints
 from steps.core.visible import visible
 
@@ -53,17 +54,17 @@ class Report:
         self.line(_indented(message, node))
 
     def change(self, message: str, node: str = "", diff: str = "") -> None:
-        self.heard("change", node, self._hints.shown(message))
+        self.heard("change", node, self._plain(message))
         self.line(_indented(message, node), "yellow")
         for line in diff.removesuffix("\n").split("\n") if diff else ():
             self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
     def warn(self, message: str, node: str = "") -> None:
-        self.heard("warning", node, self._hints.shown(message))
+        self.heard("warning", node, self._plain(message))
         text = _indented(f"warning: {message}", node)
         if self.json:
             with self._lock, suppress(OSError):  # it is no part of the document
-                sys.stderr.write(visible(self._hints.shown(text)) + "\n")
+                sys.stderr.write(visible(self._plain(text)) + "\n")
         else:
             self.line(text, "magenta")
 
@@ -163,16 +164,20 @@ class Report:
             return self._progress
 
     def line(self, text: str, style: str = "") -> None:
-        """One line as it is, but for control characters (see `visible`)."""
+        """One line as it is, but for the login of a URL in it, and control characters (see `visible`)."""
         if self.json:
             return
-        text = visible(self._hints.shown(text))
+        text = visible(self._plain(text))
         with self._lock:
             if self._console is not None:
                 with _written():
                     self._console.print(text, style=style or None, markup=False, soft_wrap=True)
             else:
                 self._write(text)
+
+    def _plain(self, text: str) -> str:
+        """The text with its hints as they are typed, and without the login of a URL in it."""
+        return masked(self._hints.shown(text))
 
     def _write(self, text: str) -> None:
         with _written():

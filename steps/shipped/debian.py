@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from steps.core.contracts import Release
-from steps.core.errors import SourceUnavailable, masked
+from steps.core.errors import SourceUnavailable, masked_url
 from steps.core.release.binaries import BINARIES, run
 
 PACKAGES = ("etcd-server", "etcd-client")
@@ -136,7 +136,7 @@ class DebianSource:
                 if (tree / "usr/bin" / name).is_file():
                     binaries[name] = (tree / "usr/bin" / name).rename(into / name)
             shutil.rmtree(tree)
-            origin = f"{masked(apt.archive.uris[0])} {self.suite} etcd {full}"
+            origin = f"{masked_url(apt.archive.uris[0])} {self.suite} etcd {full}"
             return Release(binaries, origin=origin, verified_by="apt (the archive's signature)")
 
 
@@ -210,7 +210,7 @@ def _ask(argv: Sequence[str | Path], ends: float, cwd: Path | None = None) -> st
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.startswith(("E:", "Err:", "dpkg-deb: error:"))]
         said = (lines or result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[0]
-        raise SourceUnavailable(masked(f"debian: {argv[0]}: {said.removeprefix('E: ')}"))
+        raise SourceUnavailable(f"debian: {argv[0]}: {said.removeprefix('E: ')}")
     return result.stdout
 
 
@@ -260,7 +260,7 @@ class _Apt:
         labels = set(self._run("apt-get", "indextargets", "--format", form, "Created-By: Packages").splitlines())
         if labels != {"Debian/Debian"}:
             called = ", ".join(sorted(labels)) or "nothing"
-            raise SourceUnavailable(f"debian: {masked(self.archive.uris[0])} calls itself {called}, not Debian")
+            raise SourceUnavailable(f"debian: {self.archive.uris[0]} calls itself {called}, not Debian")
 
     def version(self, packages: Sequence[str]) -> str:
         """The one version that all these packages have."""

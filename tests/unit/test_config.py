@@ -322,7 +322,7 @@ BAD: dict[str, tuple[str, str, str]] = {
         for url, words in (
             ("http://mirror.example.com/etcd", "use https"),
             ("http://127.0.0.1.example.com/", "use https"),
-            ("https://me:secret@h/x", "//…@h"),
+            ("https://me:secret@h/x", "https://***@h/x"),
             ("ftp://h/x", "allowed an https:// URL"),
             ("https://h:99999/x", "allowed an https:// URL"),
             ("https://h/x?y", "allowed an https:// URL"),

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from steps.core.config.findings import Finding, KeyPath
+from steps.core.errors import masked_url
 
 SECRETS = {"password", "passphrase", "passwd", "sudo_password", "secret", "token_secret", "key_password"}
 # pydantic's errors in our words, where a field does not say itself what it allows (a plugin's own options).
@@ -104,7 +105,7 @@ def show(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - TOML's integers
         return "a number of more than 64 bits"
     if isinstance(value, str):
-        value = re.sub(r"//[^/@\s]*@", "//…@", value)
+        value = masked_url(value)
     shown = json.dumps(value, ensure_ascii=False, default=str)
     return shown if len(shown) <= 80 else f"{shown[:79]}…"  # noqa: PLR2004 - one line
 
@@ -115,6 +116,6 @@ def dotted(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
+            name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(masked_url(part), ensure_ascii=False)
             text += f".{name}" if text else name
     return text

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from steps.core.errors import masked_url
+
 GIB = 1 << 30
 DNS_NAME = 253  # characters, RFC 1035
 SUBJECT_KEYS = ("C", "ST", "L", "O", "OU")
@@ -92,9 +94,9 @@ def _san(text: str) -> str:
 
 def _url(text: str) -> str:
     """RFC 3986; http only to this machine itself, where nobody listens in."""
-    parts = urlsplit(text)
-    if "@" in parts.netloc:
+    if masked_url(text) != text:
         raise ValueError("credentials do not belong into a file")
+    parts = urlsplit(text)
     bare = re.fullmatch(r"https?://[A-Za-z0-9:/._~%+,=\[\]-]+", text)
     if not bare or not parts.hostname or parts.port == 0:  # reading .port raises ValueError where it is none
         raise ValueError

@@ -7,16 +7,17 @@ import os
 import re
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import proxy_bypass
 
 import urllib3
 from urllib3 import exceptions as broken
 
-from steps.core.errors import SourceUnavailable, StepFailed, masked
+from steps.core.errors import SourceUnavailable, StepFailed, masked_url
 
 CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
 FAILURES = 5  # in a row without one new byte
@@ -33,9 +34,8 @@ class _Again(Exception):
 
 
 def shown(url: str) -> str:
-    """A URL for people: no credentials, no query (mirrors redirect to signed ones)."""
-    parts = urlsplit(url)
-    return masked(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
+    """Return a URL for people: no credentials, no query (mirrors redirect to signed ones)."""
+    return re.split(r"[?#]", masked_url(url), maxsplit=1)[0]
 
 
 def loopback(host: str) -> bool:
@@ -58,9 +58,16 @@ def proxy_for(url: str) -> tuple[str, str]:
     return next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
 
 
-def _bare(proxy: str) -> str:
-    """A proxy's URL, with or without a scheme, and its login masked."""
-    return re.sub(r"^(\w+://)?.*@", r"\1***@", proxy)
+def _with_scheme(proxy: str) -> str:
+    """Return a proxy's URL: the environment may name one without a scheme."""
+    return proxy if "//" in proxy else f"http://{proxy}"
+
+
+def _apart(url: str) -> tuple[str, str]:
+    """Return a URL without its login, and the login. What ends the login is the last @, for passwords have / and @."""
+    scheme, slashes, rest = url.partition("//")
+    login, _, host = rest.rpartition("@")
+    return f"{scheme}{slashes}{host}", login
 
 
 def download(
@@ -102,7 +109,7 @@ class _Download:
         return self.began + self.deadline - time.monotonic()
 
     def unavailable(self, cause: str) -> SourceUnavailable:
-        return SourceUnavailable(masked(f"{self.who}: {cause}"))
+        return SourceUnavailable(f"{self.who}: {cause}")
 
     def run(self) -> None:
         try:
@@ -167,14 +174,14 @@ class _Download:
                 "GET", url, headers=headers, redirect=False, retries=False, preload_content=False, timeout=timeout
             )
         except broken.ProxyError as error:
-            cause = f"the proxy of {variable} ({_bare(proxy)}) does not serve: {_reason(error)}"
+            cause = f"the proxy of {variable} ({masked_url(_with_scheme(proxy))}) does not serve: {_reason(error)}"
             raise self.unavailable(cause) from error
         except (broken.NewConnectionError, broken.ConnectTimeoutError, broken.SSLError) as error:
             certificate = isinstance(_root(error), ssl.SSLCertVerificationError)
             if self.met and not certificate:
                 raise
             hint = "" if variable or loopback(urlsplit(url).hostname or "") else "; behind a proxy, set HTTPS_PROXY"
-            raise self.unavailable(f"cannot reach {urlsplit(url).netloc}: {_reason(error)}{hint}") from error
+            raise self.unavailable(f"cannot reach {urlsplit(_apart(url)[0]).netloc}: {_reason(error)}{hint}") from error
 
     def _pool(self, variable: str, proxy: str) -> urllib3.PoolManager:
         if proxy not in self.pools:
@@ -182,14 +189,13 @@ class _Download:
         return self.pools[proxy]
 
     def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
-        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise self.unavailable(f"the proxy of {variable} ({_bare(proxy)}) is neither http nor https")
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        return urllib3.ProxyManager(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
-        )
+        url, login = _apart(_with_scheme(proxy))
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            shown_proxy = masked_url(_with_scheme(proxy))
+            raise self.unavailable(f"the proxy of {variable} ({shown_proxy}) is neither http nor https")
+        user, _, password = login.partition(":")
+        basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        return urllib3.ProxyManager(url, proxy_headers={"Proxy-Authorization": f"Basic {basic}"} if user else None)
 
     def _judge(self, response: urllib3.BaseHTTPResponse) -> None:
         """Lets a response with content through, and puts `done` where that content begins."""
