@@ -184,7 +184,10 @@ class Command:
 
     def _take_lock(self) -> None:
         work = self.cluster.work
+        fresh = not work.exists()
         private_directory(work)
+        if fresh:  # it gets keys, and etcd.toml may lie in a repository that does not ignore it
+            replace(work / ".gitignore", b"*\n", mode=0o644)
         holder = work / "lock.holder"
         lock = filelock.FileLock(work / LOCK, timeout=0, mode=0o600)
         try:

@@ -33,7 +33,11 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 def typed(script: str, clone: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-    env = {**kept, "PATH": f"{PROGRAMS}:{kept['PATH']}", "ETCD_CONFIG": str(clone / "etcd.toml")}
+    cache = kept.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    home = clone / "home"
+    home.mkdir(exist_ok=True)
+    env = {**kept, "HOME": str(home), "XDG_CACHE_HOME": cache}
+    env |= {"PATH": f"{PROGRAMS}:{kept['PATH']}", "ETCD_CONFIG": str(clone / "etcd.toml")}
     return subprocess.run(["bash", "-e", "-c", script], cwd=clone, env=env, capture_output=True, text=True, check=False)
 
 
@@ -44,5 +48,8 @@ def test_every_command_of_the_operations_runs(clone: Path) -> None:
     for script in scripts:
         done = typed(script, clone)
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
-    assert (clone / "kube" / "kube-apiserver-key.pem").stat().st_mode & 0o777 == 0o600
+    secrets = [clone / "home" / name for name in ("kube/kube-apiserver-key.pem", "demo-ca.tar.gz")]
+    assert [file.stat().st_mode & 0o777 for file in secrets] == [0o600, 0o600]
+    kept = {"tasks.py", "invoke.yaml", "etcd.toml", ".etcd", "home"}
+    assert {file.name for file in clone.iterdir()} == kept, "what is documented leaves nothing in the checkout"
     assert list((clone / ".etcd/demo/nodes/etcd-1").glob("data.old-*"))
