@@ -12,11 +12,14 @@ from steps.core.errors import StepsError, Unhealthy
 from steps.core.etcd.ask import View, ask_script, hashes_script, parse
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.gate import ask
+from steps.core.etcd.logs import last_start, read
 from steps.core.etcd.rolling import holders_script, known_id
 from steps.core.hints import again
 from steps.core.house import task
-from steps.core.node.service import last_log_script, parse_state, state_script
+from steps.core.node.service import log_script, parse_state, state_script
 from steps.core.resources import File, Promise
+
+LOG_LINES = 120  # enough for two starts that failed
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -73,7 +76,7 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
     try:
         look = ctx.look_at(node, pair)
-        parts = _parts(ctx.sh(node, script(ctx.cluster, node, look), deadline=120).out)
+        parts = _parts(ctx.sh(node, script(ctx.cluster, node), deadline=120).out)
         ports = tuple(preflight.ports(ctx, node, look))
     except StepsError as error:
         return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
@@ -83,21 +86,25 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         node,
         look=look,
         state=state,
-        log=parts["log"],
+        log=last_start(read(parts["log"]), restarting=_restarting(look)),
         view=parse(parts["etcd"]),
         ports=ports,
         others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
     )
 
 
-def script(cluster: Cluster, node: Node, look: Look) -> str:
+def _restarting(look: Look) -> bool:
+    return look.unit.get("NRestarts", "0") != "0" and look.unit.get("SubState") in ("start", "auto-restart")
+
+
+def script(cluster: Cluster, node: Node) -> str:
     """Everything besides the look. Each part is framed, for what etcd and its log say could look like another one's."""
     # etcdctl takes long to find out that nobody listens: a member that is not ready does not.
     ready = '[ "${s%%[!a-z-]*}" = running ] || exit 0\n' if cluster.systemd else '[ "$p" != 0 ] || exit 0\n'
     running = state_script(cluster, node) + ready
     parts = {
         "state": state_script(cluster, node),
-        "log": last_log_script(cluster, node, look.unit),
+        "log": log_script(cluster, node, LOG_LINES),
         "etcd": running + ask_script(cluster, node, [cluster.client_url(node)], members=False),
         "others": holders_script(node),
     }
@@ -143,6 +150,8 @@ def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Map
     """The members' hashes at one revision. A difference counts only if it lasts: a compaction may be under way."""
     own = ctx.cluster.client_url(asker)
     seen = {url: status for case in cases.values() for url, status in case.view.statuses.items()}
+    if own not in seen:
+        return {}  # where auth is on, a member may commit and yet say nothing of itself
     same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
     urls = [url for node in ctx.cluster.nodes if (url := ctx.cluster.client_url(node)) in same]
     revision = min(seen[url].revision for url in urls)

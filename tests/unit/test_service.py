@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts, on_loopback
 
+from steps.core.etcd.logs import START
 from steps.core.model import Cluster, Node
 from steps.core.node.service import State, parse_state, settled_script, start_script, state_script, stop_script
 
@@ -73,7 +74,7 @@ def test_a_member_that_ends_at_once_is_dead_and_has_said_why(cluster: Cluster) -
     write(node, "echo a bad flag >&2; exit 1\n")
     run(start_script(cluster, node))
     assert state(cluster).failed
-    assert (Path(node.paths.unit) / "etcd.log").read_text() == "a bad flag\n"
+    assert (Path(node.paths.unit) / "etcd.log").read_text() == f"{START}\na bad flag\n"
 
 
 def test_somebody_who_has_the_old_pid_now_is_not_stopped(cluster: Cluster) -> None:

@@ -15,7 +15,8 @@ from steps.core import preflight
 from steps.core.digest import digest
 from steps.core.etcd.ask import Member
 from steps.core.etcd.evidence import Evidence, NodeEvidence
-from steps.core.etcd.failures import FAILURES, LOG_LINES
+from steps.core.etcd.failures import FAILURES, LOG_LINES, NOTICES
+from steps.core.etcd.logs import telling
 from steps.core.hints import invoke
 from steps.core.node.places import unit_file, wal_parent
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from steps.core.model import Node
 
 WAL_SEGMENT = 64 << 20  # bytes that etcd preallocates for each next piece of its WAL
+SHOWN = 300  # characters of a line of the log
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _findings(evidence: Evidence, name: str, clues: list[Clue]) -> Iterator[Find
     fields |= {"trusted": " ".join(dict.fromkeys(f"{node.paths.cert}/ca.pem" for node in cluster.nodes))}
     if name:
         node = cluster.node(name)
-        fields |= {"cert": node.paths.cert, "data": node.paths.data, "wal": node.paths.wal}
+        fields |= {"cert": node.paths.cert, "data": node.paths.data, "wal": node.paths.wal, "bin": node.paths.bin}
         fields |= {"parent": wal_parent(node), "run_as": cluster.hosts.run_as, "id": _member_id(evidence, node)}
     for failure in dict.fromkeys(clue.failure for clue in clues):
         same = [clue for clue in clues if clue.failure == failure]
@@ -125,18 +127,24 @@ def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     if case.serves(evidence.cluster):
         return
     known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
-    for failure, pattern in LOG_LINES:
+    for failure, pattern, notice in _PATTERNS:
         if failure == "cluster-id-mismatch" and known:
             continue  # its data is ours: it is the others that it complains of
-        lines = [line for line in case.log.splitlines() if re.search(pattern, line)]
+        lines = [line for line in case.log if (notice.match if line.level == "minor" else pattern.search)(line.said)]
         if lines:
-            yield Clue(failure, f"its log: {lines[-1].strip()[:300]}")
+            yield Clue(failure, f"its log: {lines[-1].text[:SHOWN]}")
+
+
+_NEVER = "(?!)"
+_PATTERNS = [(name, re.compile(said), re.compile(dict(NOTICES).get(name, _NEVER))) for name, said in LOG_LINES]
 
 
 def _start_limit(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     del evidence
     result = case.look.unit.get("Result") if case.look else ""
-    if result == "start-limit-hit" or "Start request repeated too quickly" in case.log.rpartition("Starting ")[2]:
+    if result == "start-limit-hit" or any(
+        line.level == "systemd" and "Start request repeated too quickly" in line.said for line in case.log
+    ):
         yield Clue("start-limit", "systemd: Result=start-limit-hit, start request repeated too quickly")
 
 
@@ -300,7 +308,7 @@ def _not_up(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         yield Clue("stopped", said)
         return
     yield Clue("not-running", said)
-    yield from (Clue("not-running", f"its log: {line.strip()[:300]}") for line in case.log.splitlines()[-3:])
+    yield from _told("not-running", case)
 
 
 def _not_serving(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -309,7 +317,11 @@ def _not_serving(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         return
     url = evidence.cluster.client_url(case.node)
     yield Clue("not-serving", f"{url}: {case.view.health.get(url) or case.view.errors.get('health') or 'no answer'}")
-    yield from (Clue("not-serving", f"its log: {line.strip()[:300]}") for line in case.log.splitlines()[-3:])
+    yield from _told("not-serving", case)
+
+
+def _told(failure: str, case: NodeEvidence) -> Iterator[Clue]:
+    yield from (Clue(failure, f"its log: {line[:SHOWN]}") for line in telling(case.log, otherwise=3))
 
 
 GENERAL: tuple[NodeCheck, ...] = (_not_up, _not_serving)  # asked where nothing else explains it

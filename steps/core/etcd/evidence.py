@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from steps.core.etcd.ask import View
+from steps.core.etcd.logs import Line
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Look
 from steps.core.node.service import State
@@ -28,7 +29,7 @@ class NodeEvidence:
     hint: str = ""
     look: Look | None = None
     state: State = NOWHERE
-    log: str = ""
+    log: tuple[Line, ...] = ()
     view: View = field(default_factory=View)
     ports: tuple[str, ...] = ()
     others: Mapping[int, str] = field(default_factory=dict)

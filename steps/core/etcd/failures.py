@@ -58,6 +58,20 @@ FAILURES: Mapping[str, Failure] = {
         "on {node}: chown {run_as}: {parent} {data} {wal} (a read-only filesystem: mount it read-write), then: "
         + _START,
     ),
+    "closed-directory": Failure(
+        "systemd cannot enter etcd's working directory as etcd's user (200/CHDIR)",
+        "on {node}: namei -l {data} shows which directory above it is closed to {run_as}: chmod o+x it, then: "
+        + _START,
+    ),
+    "not-executable": Failure(
+        "systemd cannot run etcd (203/EXEC)",
+        invoke("distribute start --node {node}")
+        + "; if it stays, on {node}: findmnt -T {bin} (noexec?) and namei -l {bin}/etcd (closed to {run_as}?)",
+    ),
+    "no-namespace": Failure(
+        "systemd cannot set up etcd's sandbox (226/NAMESPACE): a directory that the unit names is missing",
+        "if a disk is not mounted on {node}, mount it, then: " + _START + "; else: " + _UNITS,
+    ),
     "disk-full": Failure("the disk is full", "make room on {node} (df -h {data} {wal}), then: " + _START),
     "clock-skew": Failure(
         "the clocks differ", "set the clock of {node}, by NTP (timedatectl set-ntp true)", aside=True
@@ -125,22 +139,35 @@ FAILURES: Mapping[str, Failure] = {
     ),
 }
 
-# What etcd says of it in the log of a start that went wrong. TLS is not among them: those lines tell of others, too.
+# What says it in the log of a start that went wrong: etcd in an error or worse, Go of a flag, or systemd. An error of a
+# file names its path: that alone tells it from what etcd answers to a client. TLS is not among them: those lines tell
+# of others, too.
 LOG_LINES: tuple[tuple[str, str], ...] = (
     ("port-taken", r"bind: address already in use"),
-    ("unknown-flag", r"flag provided but not defined"),
+    ("unknown-flag", r"^flag provided but not defined"),
     (
         "bad-flag",
-        r"invalid value .* for flag|error verifying flags|should be at least as|is too long|unexpected boolean",
+        r"^invalid value .* for flag|verifying flags|should be at least as|is too long|^unexpected boolean",
     ),
     ("overridden", r"conflicting environment variable"),
     ("wal-mountpoint", r"device or resource busy"),
-    ("unreadable-certificate", r"\.pem: permission denied"),
-    ("not-writable", r"(?<!\.pem: )permission denied|read-only file system"),
-    ("disk-full", r"no space left on device"),
-    ("second-etcd", r"flocked by another process|file already locked"),
+    ("unreadable-certificate", r"/\S+\.pem: permission denied"),
+    ("not-writable", r"/\S+(?<!\.pem): (?:permission denied|read-only file system)"),
+    ("disk-full", r"/\S+: no space left on device"),
+    ("second-etcd", r"file already locked"),
     ("wiped-member", r"has already been bootstrapped|tocommit\(\d+\) is out of range"),
     ("cluster-id-mismatch", r"cluster ID mismatch|mismatch cluster ID"),
     ("removed-member", r"permanently removed from the cluster"),
     ("corrupt", r"checkInitialHashKV failed|found data inconsistency|data corruption detected"),
+    ("closed-directory", r"status=200/CHDIR"),
+    ("not-executable", r"status=203/EXEC"),
+    ("no-namespace", r"status=226/NAMESPACE"),
+)
+
+# The same in what is less than an error, where a client's words may stand: these messages are etcd's from their start.
+NOTICES: tuple[tuple[str, str], ...] = (
+    ("bad-flag", r"failed to verify flags"),
+    ("second-etcd", r"(?:db )?file is flocked by another process|another etcd process is using"),
+    ("cluster-id-mismatch", r"request (?:sent was ignored by remote peer due to )?cluster ID mismatch"),
+    ("removed-member", r"(?:server has stopped; )?the member has been permanently removed from the cluster"),
 )

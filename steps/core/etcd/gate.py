@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed
+from steps.core.etcd import logs
 from steps.core.etcd.ask import View, ask_script, parse
 from steps.core.hints import invoke
 from steps.core.model import Cluster, Node
@@ -112,7 +114,7 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
         states = _states(ctx, started)
         for name, state in states.items():
             if state.failed:
-                raise _gave_up(ctx, cluster.node(name), f"etcd did not stay up ({state.active})")
+                raise _gave_up(ctx, cluster.node(name), f"etcd did not stay up ({state.active})", ended=True)
         late = time.monotonic() > end
         # etcdctl waits long for a member that does not listen: meanwhile its end would not be seen.
         if late or all(state.ready and state.pid != started[name] for name, state in states.items()):
@@ -121,8 +123,14 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
             if not wrong:
                 return view
         if late:
-            culprit = next((name for name in started if any(problem.startswith(name) for problem in wrong)), asker.name)
-            raise _gave_up(ctx, cluster.node(culprit), f"not healthy after {patience:.0f} s: {'; '.join(wrong)}")
+            culprit = next((name for name in started if any(of(name, problem) for problem in wrong)), asker.name)
+            cause = f"not healthy after {patience:.0f} s: {'; '.join(wrong)}"
+            raise _gave_up(ctx, cluster.node(culprit), cause, ended=False)
+
+
+def of(name: str, problem: str) -> bool:
+    """Return whether `problem` begins with that node's name, and not with one that only begins like it."""
+    return re.match(rf"{re.escape(name)}(?![\w.-])", problem) is not None
 
 
 def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
@@ -131,15 +139,8 @@ def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:
     return ctx.each(nodes, lambda node: parse_state(ctx.sh(node, scripts[node.name]).out))
 
 
-def _gave_up(ctx: Context, node: Node, cause: str) -> NodeFailed:
-    log = telling(ctx.sh(node, log_script(ctx.cluster, node, 200)).out)
-    return NodeFailed(node.name, cause, stderr=log, hint=f"the other members were left as they are; {invoke('status')}")
-
-
-def telling(log: str) -> str:
-    """The lines that say why a member ended, without the stack trace behind them; the last ones where none does."""
-    lines = log.splitlines()
-    grave = [
-        line for line in lines if line.startswith("panic: ") or '"level":"fatal"' in line or '"level":"panic"' in line
-    ]
-    return "\n".join(line[:400] for line in (grave[-3:] or lines[-8:]))
+def _gave_up(ctx: Context, node: Node, cause: str, *, ended: bool) -> NodeFailed:
+    lines = logs.read(ctx.sh(node, log_script(ctx.cluster, node, 200)).out)
+    said = "\n".join(logs.telling(logs.last_start(lines, restarting=ended)))
+    hint = f"the other members were left as they are; {invoke('doctor')}"
+    return NodeFailed(node.name, cause, stderr=said, hint=hint)

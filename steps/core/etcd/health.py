@@ -80,7 +80,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
         answer = answers[node.name][0]
         if isinstance(answer, StepsError):
             health.problems.append(
-                answer.message if answer.message.startswith(node.name) else f"{node.name}: {answer.message}"
+                answer.message if gate.of(node.name, answer.message) else f"{node.name}: {answer.message}"
             )
             continue
         views[node.name], states[node.name] = parse(answer.out), parse_state(answer.out)

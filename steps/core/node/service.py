@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
 
+from steps.core.etcd.logs import START
 from steps.core.model import Cluster, Node
 from steps.core.node.look_script import pid_lines
 from steps.core.node.places import PROCESS_UNIT, unit_file
 
 UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
+_LOG_FIELDS = ("MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER", "_TRANSPORT")
 STOP_SECONDS = 90  # systemd's own patience before it kills
 
 
@@ -70,6 +71,7 @@ def start_script(cluster: Cluster, node: Node) -> str:
     # The descriptors of the shell that this runs in (3: its stdout, 9: the node's lock) must not live on in etcd.
     return f"""{stop_script(cluster, node)}
 cd {unit} || exit 1
+printf '%s\n' {quote(START)} >>etcd.log || exit 1
 setsid sh -c 'echo $$ >etcd.pid; exec ./{PROCESS_UNIT}' </dev/null >>etcd.log 2>&1 3>&- 9>&- &
 t=0; while [ $t -lt 100 ]; do
 {pid_lines(node)}[ "$p" = 0 ] || break; sleep 0.02; t=$((t + 1)); done
@@ -123,21 +125,10 @@ def parse_state(output: str) -> State:
     return State("unknown", 0)
 
 
-def log_script(cluster: Cluster, node: Node, lines: int = 12) -> str:
-    """Prints the last lines of the member's log."""
+def log_script(cluster: Cluster, node: Node, lines: int) -> str:
+    """Prints the last lines of the member's log, as etcd.logs.read reads them: who says what must be known."""
     if cluster.systemd:
-        return f"journalctl --unit=etcd.service --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"
+        ask = f"journalctl --unit=etcd.service --lines={lines} --no-pager --output=json"
+        fields = ",".join(_LOG_FIELDS)  # which journalctl knows since 236
+        return f"{ask} --output-fields={fields} 2>/dev/null || {ask} 2>/dev/null || true\n"
     return f"tail -n {lines} {quote(node.paths.unit + '/etcd.log')} 2>/dev/null || true\n"
-
-
-def last_log_script(cluster: Cluster, node: Node, unit: Mapping[str, str], lines: int = 60) -> str:
-    """As log_script, of the member's last start alone, so that old troubles are not read as new ones.
-
-    `unit`: systemd's properties. Where systemd starts it again and again, a start under way has said nothing yet.
-    """
-    invocation = unit.get("InvocationID", "")
-    again = unit.get("NRestarts", "0") != "0" and unit.get("SubState") == "start"
-    if not cluster.systemd or not invocation or again:
-        return log_script(cluster, node, lines)
-    fields = quote(f"_SYSTEMD_INVOCATION_ID={invocation}") + " + " + quote(f"INVOCATION_ID={invocation}")
-    return f"journalctl {fields} --lines={lines} --no-pager --output=cat 2>/dev/null || true\n"
