@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+DONE, FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 class StepsError(Exception):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import Refused, StepFailed
+from steps.core.etcd import instances
 from steps.core.etcd.ask import login_script
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
 from steps.core.hints import again
@@ -34,6 +35,9 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
     problems = [*_twins(ctx, nodes), *_clusters(ctx, nodes)]
     for node in nodes:
         look = ctx.look(node)
+        if foreign := _foreign(ctx, node, look):
+            problems.append(f"{node.name}: {foreign}")
+            continue
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
         problems += [f"{node.name}: {problem}" for problem in ports(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
@@ -46,6 +50,28 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
         problems += _unserved(ctx, nodes)
     if problems:
         raise Refused("preflight: nothing was changed\n  " + "\n  ".join(problems), hint=f"fix these, then: {again()}")
+
+
+def _foreign(ctx: Context, node: Node, look: Look) -> str:
+    """An etcd that this tool did not deploy has the node's ports, or this tool's unit's name: its cluster is let alone.
+
+    A member that runs by etcd.service itself, with its flags there, is compared with etcd.toml like one of ours.
+    """
+    cluster = ctx.cluster
+    if not cluster.systemd or (instances.ours(cluster, node, look) and look.process is not None):
+        return ""
+    taken = any(port in look.listening for port in (node.client_port, node.peer_port))
+    replaceable = look.unit.get("FragmentPath") == unit_file(cluster, node) and not look.unit.get("EnvironmentFiles")
+    if not taken or (look.process is not None and replaceable):
+        return ""
+    found = instances.parse(ctx.sh(node, instances.script()).out)
+    instance = instances.foreign(cluster, node, look, found)
+    if instance is None:
+        return ""
+    return (
+        f"{instance.described}. This tool has not deployed it, and does not take it over. To have its keys in a "
+        'cluster of this tool: docs/operations.md, "A cluster that something else made"'
+    )
 
 
 def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
@@ -71,7 +97,7 @@ def _clusters(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
     if not known:
         if len(set(seen.values())) > 1:
             listed = ", ".join(f"{name}: {cluster}" for name, cluster in seen.items())
-            yield f"the members' data is of different clusters ({listed}): move aside what is foreign"
+            yield f"the members' data is of different clusters ({listed}): find out which of them is this one"
         return
     for node in nodes:
         if (found := seen.get(node.name, known)) != known:
@@ -89,7 +115,8 @@ def _majority_lost(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
     if len(cluster.nodes) - len(lost) < cluster.quorum:
         yield (
             f"{len(lost)} of {len(cluster.nodes)} members have lost their data ({', '.join(lost)}): without a quorum "
-            "none can be replaced. Find the data, or restore the newest snapshot on all members"
+            "none can be replaced. Find the data first: are disks not mounted, were [paths] changed? Only where it is "
+            "lost for good, restore a snapshot on all members"
         )
 
 
@@ -150,16 +177,38 @@ def _space(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """etcd renames <wal>.tmp to <wal>; over a mount point the kernel says "device or resource busy"."""
-    del cluster
     wal = node.paths.wal
-    if "walmount" in look.facts and not look.wal:
-        yield f'{wal} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{wal}/etcd/wal"'
+    if "walmount" not in look.facts or look.wal:
+        return
+    if look.member or known_id(cluster):  # the member's WAL exists somewhere: a new, empty one is no way
+        yield f"{wal} is a mount point without a WAL, and the member has had one: mount the disk that holds it"
+        return
+    yield f'{wal} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{wal}/etcd/wal"'
+
+
+def two_wals(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """A snapshot restored without --wal-dir has its WAL inside the data: etcd would replay the old one over it."""
+    del cluster
+    inside = f"{node.paths.data}/member/wal"
+    if "innerwal" in look.facts and "outerwal" in look.facts:
+        yield (
+            f"there is a WAL in {inside} next to the one in {node.paths.wal}, and etcd uses only the second: a "
+            f"snapshot that was restored without --wal-dir={node.paths.wal} is undone by that"
+        )
+
+
+def _two_wals(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """A living member has used the one WAL; a stopped one may be a restore that is to count."""
+    if look.process is None:
+        for problem in two_wals(cluster, node, look):
+            yield f"{problem}. Restore it again with that flag; if nothing was restored, keep the first elsewhere"
 
 
 def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Somebody else's directory is never made etcd's: not its owner's any more, and closed to all others."""
     parent = wal_parent(node)
     ours = look.member or look.wal
+    deployed = instances.ours(cluster, node, look)
     known = {directory.path: directory for directory in data_directories(cluster, node)}
     if f"{node.paths.cert}/ca.pem" not in look.entries:
         known[node.paths.cert] = cert_directory(cluster, node)
@@ -168,13 +217,18 @@ def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         inside = look.strangers.get(path) or ("its WAL" if path == parent and look.wal else "")
         if entry is None or not inside or (ours and path != parent):
             continue
+        if ours and deployed and path not in look.strangers:
+            continue  # it holds this member's data and nothing else: it is its own, and gets its owner back
         foreign = cluster.systemd and entry.owner != wanted.owner
         if foreign or (entry.mode != wanted.mode and not ours):
+            lies = f"{path} belongs to {entry.owner} (mode {entry.mode:04o}) and holds {inside}"
+            if ours or (known_id(cluster) and path != node.paths.cert):  # what exists, or existed, has its place
+                yield f"{lies}, where a member's data is or was; its unit wants that directory for {wanted.owner} alone"
+                continue
             name = next((key for key in ("wal", "data", "cert") if getattr(node.paths, key) == path), "wal")
             why = "around its WAL" if path == parent else "of its own"
             yield (
-                f"{path} belongs to {entry.owner} (mode {entry.mode:04o}) and holds {inside}; etcd, as "
-                f"{wanted.owner}, must have a directory {why} for itself: "
+                f"{lies}; etcd, as {wanted.owner}, must have a directory {why} for itself: "
                 f'set [paths] {name} = "{path.rstrip("/")}/etcd/{name}"'
             )
 
@@ -185,7 +239,10 @@ def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     told = [look.facts.get("dropins", ""), look.unit.get("DropInPaths", ""), look.unit.get("EnvironmentFiles", "")]
     files = dict.fromkeys(file for file in " ".join(told).split() if file.startswith("/"))
     if cluster.systemd and files:
-        yield f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml and remove them"
+        yield (
+            f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml (where data lies, it "
+            "stays) and remove them"
+        )
     if given := look.facts.get("given"):
         yield (
             f"systemd gives {given} to every service, etcd too: `systemctl unset-environment {given}`, and see "
@@ -194,11 +251,16 @@ def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 
 def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    """Member data without anything of ours beside it is somebody's, or an older cluster's."""
-    if look.member and look.process is None and unit_file(cluster, node) not in look.entries:
+    """Member data without a unit of ours is another cluster's, or an older one's; this cluster's own gets its unit."""
+    known, found = known_id(cluster), look.facts.get("cluster", "")
+    if not look.member or look.process is not None or unit_file(cluster, node) in look.entries:
+        return
+    if not known or found != known:
+        origin = f" of the cluster {found}" if found else ""
         yield (
-            f"{node.paths.data} holds a member's data and there is no {unit_file(cluster, node)}: whose is it? "
-            f"Move it aside (mv {node.paths.data} {node.paths.data}.old) or name another [paths] data"
+            f"{node.paths.data} holds a member's data{origin} and there is no {unit_file(cluster, node)}: it belongs "
+            "to something else, or to an earlier cluster. Find out to which, and which unit runs it (systemctl "
+            "list-unit-files 'etcd*'); this node can be used once nothing needs that data there"
         )
 
 
@@ -221,6 +283,7 @@ _CHECKS = (
     read_only,
     _space,
     wal_mount,
+    _two_wals,
     inhabited,
     overrides,
     foreign_data,

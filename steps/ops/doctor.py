@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from steps.core import preflight
-from steps.core.errors import StepsError, Unhealthy
+from steps.core.errors import DONE, UNHEALTHY, StepsError, Unhealthy, Unknown
+from steps.core.etcd import instances
 from steps.core.etcd.ask import View, ask_script, hashes_script, parse
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.gate import ask
@@ -16,14 +17,17 @@ from steps.core.etcd.logs import last_start, read
 from steps.core.etcd.rolling import holders_script, known_id
 from steps.core.hints import again
 from steps.core.house import task
+from steps.core.node.look_script import quoted
+from steps.core.node.places import wal_parent
 from steps.core.node.service import log_script, parse_state, state_script
-from steps.core.resources import File, Promise
+from steps.core.resources import File, Promise, User
 
 LOG_LINES = 120  # enough for two starts that failed
 
 if TYPE_CHECKING:
     from steps.core.context import Context
     from steps.core.etcd.diagnosis import Finding
+    from steps.core.etcd.instances import Instance
     from steps.core.model import Cluster, Node
     from steps.core.node.look import Look
 
@@ -38,13 +42,16 @@ def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     evidence = gather(command.ctx, command.nodes)
     findings = diagnose(evidence)
     report = command.report
-    report.data({"cluster": command.cluster.name, "well": not findings, "findings": [asdict(f) for f in findings]})
+    codes = {finding.code for finding in findings} - {DONE}
+    report.data({"cluster": command.cluster.name, "well": not codes, "findings": [asdict(f) for f in findings]})
     for finding in findings:
         report.line(shown(finding))
-    if findings:
+    if codes:
         names = ", ".join(f"{f.node or 'cluster'}: {f.failure}" for f in findings)
-        raise Unhealthy(f"{len(findings)} found: {names}", hint=f"mend them in this order, then: {again()}")
-    report.tip(f"nothing is wrong with {command.cluster.name}, as far as is known")
+        error = Unhealthy if UNHEALTHY in codes else Unknown
+        raise error(f"{len(findings)} found: {names}", hint=f"take them in this order, then: {again()}")
+    nothing = "nothing is wrong here, and nothing is this tool's" if findings else "nothing is wrong"
+    report.tip(f"{nothing} with {command.cluster.name}, as far as is known" if not findings else nothing)
 
 
 def shown(finding: Finding) -> str:
@@ -75,9 +82,11 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     cert = node.paths.cert
     pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
     try:
-        look = ctx.look_at(node, pair)
+        look = ctx.look_at(node, [*pair, User(ctx.cluster.hosts.run_as)])
         parts = _parts(ctx.sh(node, script(ctx.cluster, node), deadline=120).out)
-        ports = tuple(preflight.ports(ctx, node, look))
+        found = tuple(instances.parse(parts["instances"]))
+        foreign = _asked(ctx, node, instances.foreign(ctx.cluster, node, look, found))
+        ports = () if foreign else tuple(preflight.ports(ctx, node, look))
     except StepsError as error:
         return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
     state = parse_state(parts["state"])
@@ -90,7 +99,32 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         view=parse(parts["etcd"]),
         ports=ports,
         others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
+        instances=found,
+        foreign=foreign,
+        owners=dict(_owners(ctx.cluster, parts["owners"])),
     )
+
+
+def _asked(ctx: Context, node: Node, instance: Instance | None) -> tuple[Instance, View] | None:
+    """What an etcd that is not this tool's says of itself."""
+    if instance is None:
+        return None
+    return instance, parse(ctx.sh(node, instances.ask_script(instance)).out)
+
+
+def owners_script(node: Node) -> str:
+    """Print `user:group path` of what a member must be able to write; its user alone makes and needs it."""
+    data, wal = quoted([node.paths.data]), quoted([node.paths.wal])
+    inside = f"{data}/member {data}/member/* {data}/member/snap/* {wal}/*"
+    return f"stat -c '%U:%G %n' -- {quoted([wal_parent(node)])} {data} {wal} {inside} 2>/dev/null\n"
+
+
+def _owners(cluster: Cluster, output: str) -> Iterator[tuple[str, str]]:
+    """What belongs to another user; a group of another name is harmless."""
+    for line in output.splitlines() if cluster.systemd and cluster.hosts.run_as != "root" else ():
+        owner, _, path = line.partition(" ")
+        if path.startswith("/") and owner.partition(":")[0] != cluster.hosts.run_as:
+            yield path, owner
 
 
 def _restarting(look: Look) -> bool:
@@ -107,6 +141,8 @@ def script(cluster: Cluster, node: Node) -> str:
         "log": log_script(cluster, node, LOG_LINES),
         "etcd": running + ask_script(cluster, node, [cluster.client_url(node)], members=False),
         "others": holders_script(node),
+        "instances": instances.script(),
+        "owners": owners_script(node),
     }
     return "".join(_FRAME.format(script=text, name=name) for name, text in parts.items()) + "true\n"
 
@@ -132,7 +168,7 @@ def _shaken(ctx: Context, case: NodeEvidence, *, serving: bool) -> NodeEvidence:
 
     `serving`: somebody serves. Then a member that does not is told of without its handshakes, each of which may hang.
     """
-    if not ctx.cluster.tls.enabled or case.look is None:
+    if not ctx.cluster.tls.enabled or case.look is None or case.foreign is not None:
         return case
     from steps.core.tls import profiles
     from steps.core.tls.check import check
@@ -146,20 +182,20 @@ def _shaken(ctx: Context, case: NodeEvidence, *, serving: bool) -> NodeEvidence:
     return replace(case, tls=tuple(problems), issued=(pair.cert, pair.key) if pair is not None else None)
 
 
-def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Mapping[str, int]:
+def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> View:
     """The members' hashes at one revision. A difference counts only if it lasts: a compaction may be under way."""
     own = ctx.cluster.client_url(asker)
     seen = {url: status for case in cases.values() for url, status in case.view.statuses.items()}
     if own not in seen:
-        return {}  # where auth is on, a member may commit and yet say nothing of itself
+        return View()  # where auth is on, a member may commit and yet say nothing of itself
     same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
     urls = [url for node in ctx.cluster.nodes if (url := ctx.cluster.client_url(node)) in same]
     revision = min(seen[url].revision for url in urls)
     for pause in ("", "sleep 2\n"):
         view = parse(ctx.sh(asker, pause + hashes_script(ctx.cluster, asker, urls, revision)).out)
         if len(set(view.hashes.values())) <= 1:
-            return {}
-    return view.hashes
+            return View(errors=view.errors)
+    return view
 
 
 def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
@@ -168,7 +204,8 @@ def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
         if case.serves(ctx.cluster):
             try:
                 view = ask(ctx, case.node, [ctx.cluster.client_url(case.node)])
-                return replace(view, hashes=_hashes(ctx, case.node, cases))
+                hashes = _hashes(ctx, case.node, cases)
+                return replace(view, hashes=hashes.hashes, errors={**hashes.errors, **view.errors})
             except StepsError:  # it served a moment ago: another one may tell
                 continue
     return View()

@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "certificates of somebody": (lying("/etc/etcd/cert", "root", 0o755), '[paths] cert = "/etc/etcd/cert/etcd/cert"'),
     "a parent of somebody, though a member lives there": (
         {**lying("/data/etcd", "postgres", 0o700), "wal": True},
-        "around its WAL",
+        "where a member's data is or was",
     ),
     "no root": ({"facts": {"uid": "1000"}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
     "a variable for every service": ({"facts": {"given": "ETCD_DEBUG"}}, "systemd gives ETCD_DEBUG to every service"),

@@ -75,6 +75,10 @@ def ctl(cluster: Cluster, node: Node) -> str:
     if cluster.tls.enabled:
         cert = node.paths.cert
         words += [f"--cacert={cert}/ca.pem", f"--cert={cert}/etcd.pem", f"--key={cert}/etcd-key.pem"]
+    return _function(words)
+
+
+def _function(words: Sequence[str]) -> str:
     return f'ctl() {{ timeout {COMMAND_TIMEOUT + 5} env -i {quoted(words)} "$@" </dev/null; }}\n'
 
 
@@ -94,6 +98,12 @@ ask() { n=$1; shift; { e=$({ o=$(ctl "$@"); printf 'answer %s %s %s\\n%s\\n' $n 
 [ -z "$e" ] || printf 'said %s 0 %s\\n%s\\n' $n ${#e} "$e"; }
 also() { b=$(ask "$@"); cat; printf '%s\\n' "$b"; }
 """
+
+
+def asking(etcdctl: Sequence[str], endpoint: str) -> str:
+    """Health and member list of an etcd that is not this tool's, by the words of its own etcdctl; `parse` reads it."""
+    own = quoted([f"--endpoints={endpoint}"])
+    return f"{_function(etcdctl)}{_ASK}ask health {own} endpoint health | also members {own} -w json member list\n"
 
 
 def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:

@@ -7,15 +7,18 @@ failure on one node become one finding.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steps.core import preflight
 from steps.core.digest import digest
-from steps.core.etcd.ask import Member
+from steps.core.etcd import auth
+from steps.core.etcd.advice import ADVICE, Situation, elsewhere, member_of
+from steps.core.etcd.ask import View
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES, NOTICES
+from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import telling
 from steps.core.hints import invoke
 from steps.core.node.places import unit_file, wal_parent
@@ -37,6 +40,11 @@ class Finding:
     evidence: tuple[str, ...]
     mend: str
 
+    @property
+    def code(self) -> int:
+        """What `invoke doctor` exits with because of it."""
+        return FAILURES[self.failure].code
+
 
 @dataclass(frozen=True)
 class Clue:
@@ -54,14 +62,15 @@ NodeCheck = Callable[[Evidence, NodeEvidence], Iterator[Clue]]
 def diagnose(evidence: Evidence) -> list[Finding]:
     """The findings, node by node, and last what concerns the whole cluster; empty where all is well."""
     clues = {case.node.name: _clues(evidence, case) for case in evidence.nodes}
-    clues[""] = [*_foreign_members(evidence), *_ca(evidence), *_quorum(evidence)]
+    clues[""] = [*_foreign_members(evidence), *_undecided(evidence), *_ca(evidence), *_quorum(evidence)]
     for case in evidence.nodes:
         if not _explained(clues[case.node.name]):
             clues[case.node.name] += [clue for check in GENERAL for clue in check(evidence, case)]
     if not any(_explained(found) for found in clues.values()):
         for case in evidence.nodes:
             clues[case.node.name] += [Clue("tls-refused", problem) for problem in case.tls]
-    return [finding for name, found in clues.items() for finding in _findings(evidence, name, found)]
+    failures = {name: {clue.failure for clue in found} for name, found in clues.items()}
+    return [finding for name, found in clues.items() for finding in _findings(evidence, name, found, failures)]
 
 
 def _explained(clues: list[Clue]) -> bool:
@@ -72,14 +81,31 @@ def _explained(clues: list[Clue]) -> bool:
 def _clues(evidence: Evidence, case: NodeEvidence) -> list[Clue]:
     if case.look is None:
         return [Clue("host-unreachable", case.unreachable, say=case.hint)]
+    if case.foreign is not None:
+        return [*_foreign(case.foreign), *_clock(evidence, case)]
     return [clue for check in NODE_CHECKS for clue in check(evidence, case)]
 
 
-def _findings(evidence: Evidence, name: str, clues: list[Clue]) -> Iterator[Finding]:
+def _foreign(found: tuple[Instance, View]) -> Iterator[Clue]:
+    instance, view = found
+    names = ", ".join(sorted(member.name or member.id for member in view.members or ()))
+    wrong = next(iter(view.health.values()), None)
+    if wrong is None:
+        failure, said = "foreign-unknown", next(iter(view.errors.values()), "it has no etcdctl next to it, or no URL")
+    else:
+        failure = "foreign-unhealthy" if wrong else "foreign-cluster"
+        said = f"{wrong or 'healthy'}, {len(view.members or ())} members: {names}" if names else wrong or "healthy"
+    yield Clue(failure, instance.described)
+    yield Clue(failure, said)
+
+
+def _findings(
+    evidence: Evidence, name: str, clues: list[Clue], failures: Mapping[str, Collection[str]]
+) -> Iterator[Finding]:
     cluster = evidence.cluster
+    case = next((case for case in evidence.nodes if case.node.name == name), None)
     fields = {"node": name, "ctl": f". {cluster.work}/environment.sh && etcdctl", "ca": str(cluster.work / "ca")}
     fields |= {"cluster": cluster.name}
-    fields |= {"trusted": " ".join(dict.fromkeys(f"{node.paths.cert}/ca.pem" for node in cluster.nodes))}
     if name:
         node = cluster.node(name)
         fields |= {"cert": node.paths.cert, "data": node.paths.data, "wal": node.paths.wal, "bin": node.paths.bin}
@@ -88,6 +114,8 @@ def _findings(evidence: Evidence, name: str, clues: list[Clue]) -> Iterator[Find
         same = [clue for clue in clues if clue.failure == failure]
         more = {key: next((value for clue in same if (value := getattr(clue, key))), "") for key in ("id", "say")}
         words = fields | {key: value for key, value in more.items() if value}
+        if failure in ADVICE and not more["say"]:
+            words["say"] = ADVICE[failure](Situation(evidence, case, failures, fields["ctl"], more["id"]))
         known = FAILURES[failure]
         seen = tuple(dict.fromkeys(clue.evidence for clue in same))
         yield Finding(failure, name, known.what, seen, known.mend.format(**{"id": "ID", "say": "", **words}))
@@ -107,6 +135,7 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     for failure, check in (
         ("overridden", preflight.overrides),
         ("wal-mountpoint", preflight.wal_mount),
+        ("two-wals", preflight.two_wals),
         ("not-writable", preflight.inhabited),
         ("not-writable", preflight.read_only),
         ("foreign-data", preflight.foreign_data),
@@ -137,6 +166,19 @@ def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 _NEVER = "(?!)"
 _PATTERNS = [(name, re.compile(said), re.compile(dict(NOTICES).get(name, _NEVER))) for name, said in LOG_LINES]
+
+
+def _owners(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """What root restored or moved by hand: etcd may not open it at its next start."""
+    user = evidence.cluster.hosts.run_as
+    for path, owner in list(case.owners.items())[:3] if _deployed(evidence, case) else ():
+        yield Clue("not-writable", f"{path} belongs to {owner}, and etcd runs as {user}")
+
+
+def _auth(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
+    """Said once, by the first member that may not ask: its certificate is as good as the others'."""
+    if words := auth.refused(case.view):
+        yield Clue("no-root-role", f"{auth.said(evidence.cluster, case.node)}: {words}")
 
 
 def _start_limit(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -241,10 +283,13 @@ def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 def _membership(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     if evidence.view.members is None:
         return
-    member = _member(evidence, case.node)
+    member = member_of(evidence, case.node)
     url = evidence.cluster.peer_url(case.node)
-    if member is None:
-        yield Clue("removed-member", f"the member list has nobody at {url}")
+    if moved := elsewhere(evidence, case.node):
+        there = ", ".join(moved.peer_urls)
+        yield Clue("moved-member", f"etcd.toml says {url}, the member list has {there}", id=there)
+    elif member is None:
+        yield Clue("removed-member", f"the member list has none at {url}")
     elif not member.started:
         yield Clue("never-started", f"member {member.id} at {url} has no name yet", id=member.id)
     elif member.learner:
@@ -252,7 +297,7 @@ def _membership(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 
 def _alarms(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    member = _member(evidence, case.node)
+    member = member_of(evidence, case.node)
     for alarm in evidence.view.alarms:
         kind, _, owner = alarm.partition(" on ")
         if member is not None and owner == member.id:
@@ -260,12 +305,25 @@ def _alarms(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 
 def _hashes(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    """What most members have at one revision is right."""
+    """What most members have at one revision is right; without a strict majority none is accused."""
     hashes = evidence.view.hashes
     own = hashes.get(evidence.cluster.client_url(case.node))
-    most = max(hashes.values(), key=list(hashes.values()).count, default=own)
-    if own is not None and own != most:
+    most = _majority(hashes)
+    if own is not None and most is not None and own != most:
         yield Clue("corrupt", f"at one revision the hash of its data is {own}, the other members' is {most}")
+
+
+def _majority(hashes: Mapping[str, int]) -> int | None:
+    """The hash that more than half of the members have; None where there is no such one."""
+    values = list(hashes.values())
+    most = max(values, key=values.count, default=None)
+    return most if most is not None and 2 * values.count(most) > len(values) else None
+
+
+def _undecided(evidence: Evidence) -> Iterator[Clue]:
+    hashes = evidence.view.hashes
+    if len(set(hashes.values())) > 1 and _majority(hashes) is None:
+        yield Clue("hashes-differ", ", ".join(f"{url} has {value}" for url, value in hashes.items()))
 
 
 def _cluster_ids(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -285,8 +343,10 @@ def _common_id(evidence: Evidence) -> str:
 NODE_CHECKS: tuple[NodeCheck, ...] = (
     _installed,
     _preflight,
+    _owners,
     _log,
     _start_limit,
+    _auth,
     _second,
     _disk,
     _clock,
@@ -330,20 +390,17 @@ GENERAL: tuple[NodeCheck, ...] = (_not_up, _not_serving)  # asked where nothing 
 # -- the whole cluster --------------------------------------------------------------------------------------------
 
 
-def _member(evidence: Evidence, node: Node) -> Member | None:
-    url = evidence.cluster.peer_url(node)
-    return next((member for member in evidence.view.members or () if url in member.peer_urls), None)
-
-
 def _member_id(evidence: Evidence, node: Node) -> str:
-    member = _member(evidence, node)
+    member = member_of(evidence, node)
     return member.id if member else "ID"
 
 
 def _foreign_members(evidence: Evidence) -> Iterator[Clue]:
+    """One that has a node's name is that node at another address: see moved-member."""
     wanted = {evidence.cluster.peer_url(node) for node in evidence.cluster.nodes}
+    moved = [elsewhere(evidence, node) for node in evidence.cluster.nodes]
     for member in evidence.view.members or ():
-        if not wanted & set(member.peer_urls):
+        if not wanted & set(member.peer_urls) and member not in moved:
             where = f"{member.name or 'a member without a name'} ({member.id}) at {', '.join(member.peer_urls)}"
             yield Clue("foreign-member", f"the member list has {where}", id=member.id)
 
@@ -352,7 +409,8 @@ def _ca(evidence: Evidence) -> Iterator[Clue]:
     if evidence.ca is not None and evidence.cluster.tls.enabled:
         from steps.core.tls import validate
 
-        yield from (Clue("ca-expired", problem) for problem in validate.ca_problems(evidence.ca, now=evidence.now))
+        for problem in validate.ca_problems(evidence.ca, now=evidence.now):
+            yield Clue("ca-expired" if ": expired" in problem else "ca-unfit", problem)
 
 
 def _quorum(evidence: Evidence) -> Iterator[Clue]:
@@ -361,7 +419,7 @@ def _quorum(evidence: Evidence) -> Iterator[Clue]:
     Nor is there one to lose where nothing is installed, or where this controller reaches nobody.
     """
     if len(evidence.nodes) < len(evidence.cluster.nodes) or not any(
-        _deployed(evidence, case) for case in evidence.nodes
+        _deployed(evidence, case) and case.foreign is None for case in evidence.nodes
     ):
         return
     if any(case.serves(evidence.cluster) for case in evidence.nodes):

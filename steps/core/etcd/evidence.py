@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from steps.core.etcd.ask import View
+from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import Line
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Look
@@ -21,7 +22,9 @@ class NodeEvidence:
 
     `log`: of the last start. `ports`: what the preflight says of taken ports. `others`: pid → "pid N (name)" of
     each other process that may write the member's database. `tls`: what came of the handshakes. `issued`: the
-    certificate and the key, PEM, that this controller has for the node.
+    certificate and the key, PEM, that this controller has for the node. `instances`: the living etcds, whoever started
+    them; `foreign`: the one that has the node's ports and is not this tool's, with what it answered. `owners`: path →
+    "user:group" of each of the member's files and directories that do not belong to its user.
     """
 
     node: Node
@@ -35,9 +38,14 @@ class NodeEvidence:
     others: Mapping[int, str] = field(default_factory=dict)
     tls: tuple[str, ...] = ()
     issued: tuple[bytes, bytes] | None = None
+    instances: tuple[Instance, ...] = ()
+    foreign: tuple[Instance, View] | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
 
     def serves(self, cluster: Cluster) -> bool:
-        """Whether it commits: from 3.5 on `endpoint health` also calls a member under an alarm unhealthy."""
+        """Whether it is this tool's and commits: from 3.5 on a member under an alarm is called unhealthy, too."""
+        if self.foreign is not None:
+            return False
         health = self.view.health.get(cluster.client_url(self.node), "no answer")
         return self.state.ready and (not health or health.startswith("Active Alarm"))
 

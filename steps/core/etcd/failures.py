@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from steps.core.errors import DONE, UNHEALTHY, UNKNOWN
 from steps.core.hints import invoke
 
 
@@ -12,28 +13,43 @@ from steps.core.hints import invoke
 class Failure:
     """A known failure. `mend` may use {node}, {ctl} (etcdctl, its environment sourced), {cert}, {ca}, {id}, {say} …
 
-    `aside`: it does not explain why a member does not serve.
+    `aside`: it does not explain why a member does not serve. `code`: what `invoke doctor` exits with because of it.
     """
 
     what: str
     mend: str
     aside: bool = False
+    code: int = UNHEALTHY
 
 
 _START, _UNITS = invoke("start --node {node}"), invoke("units start --node {node}")
-_REPLACE = '{ctl} member remove {id}, then add it anew: docs/operations.md, "A member\'s data is gone"'
+_LEAVE = (
+    "nothing is to be done by this tool, which does not manage it and changes nothing of it; to have its keys in a "
+    'cluster of this tool: docs/operations.md, "A cluster that something else made"'
+)
 
 FAILURES: Mapping[str, Failure] = {
     "host-unreachable": Failure("the host cannot be reached", "{say}"),
     "not-deployed": Failure("nothing is installed there", invoke("all")),
+    "foreign-cluster": Failure("a healthy etcd serves here that this tool has not deployed", _LEAVE, code=DONE),
+    "foreign-unhealthy": Failure(
+        "an etcd serves here that this tool has not deployed, and it is not healthy",
+        "see its own log on {node}; " + _LEAVE,
+    ),
+    "foreign-unknown": Failure(
+        "an etcd serves here that this tool has not deployed; its health could not be asked", _LEAVE, code=UNKNOWN
+    ),
+    "no-root-role": Failure(
+        "auth is on, and a member's certificate may not ask its own member", "{say}", aside=True, code=UNKNOWN
+    ),
     "port-taken": Failure("another process has etcd's port", "end that process, then: " + _START),
     "second-etcd": Failure(
-        "a second etcd works on this member's data directory",
-        "on {node}: kill {id}, then: " + _START,
+        "a second etcd has this member's data directory open",
+        "{say}",
     ),
     "overridden": Failure(
         "drop-ins, environment files or variables override the unit",
-        "move what they say into etcd.toml, remove them, on {node}: systemctl daemon-reload, then: " + _UNITS,
+        "{say}",
         aside=True,
     ),
     "unknown-flag": Failure(
@@ -51,12 +67,11 @@ FAILURES: Mapping[str, Failure] = {
     ),
     "wal-mountpoint": Failure(
         "the WAL's directory is a mount point, which etcd cannot rename to",
-        "mount one level higher, or set [paths] wal to a directory below it, then: " + _UNITS,
+        "{say}",
     ),
     "not-writable": Failure(
         "etcd may not write where its data is",
-        "on {node}: chown {run_as}: {parent} {data} {wal} (a read-only filesystem: mount it read-write), then: "
-        + _START,
+        "{say}",
     ),
     "closed-directory": Failure(
         "systemd cannot enter etcd's working directory as etcd's user (200/CHDIR)",
@@ -76,17 +91,27 @@ FAILURES: Mapping[str, Failure] = {
     "clock-skew": Failure(
         "the clocks differ", "set the clock of {node}, by NTP (timedatectl set-ntp true)", aside=True
     ),
-    "wiped-member": Failure("the member's data is gone", _REPLACE),
+    "wiped-member": Failure("the member's data is not there", "{say}"),
+    "two-wals": Failure(
+        "a second WAL lies inside the member's data, and etcd uses nothing of it",
+        "if a snapshot was restored there, it had no effect: restore it again with --wal-dir={wal}, for all members "
+        "of the stopped cluster; else nothing needs {data}/member/wal",
+        aside=True,
+    ),
     "foreign-data": Failure(
         "there is a member's data that is not this cluster's",
-        "on {node}: systemctl stop etcd; mv {data} {data}.foreign; mv {wal} {wal}.foreign; then: " + invoke("verify"),
+        "on {node}: find out which cluster it belongs to, and which unit runs it (systemctl list-unit-files 'etcd*'); "
+        "leave it there as long as any cluster may need it",
     ),
     "cluster-id-mismatch": Failure(
         "the member belongs to another cluster: its data is foreign, or its address is another cluster's",
-        "compare the addresses in etcd.toml; if the data is foreign, on {node}: systemctl stop etcd; "
-        "mv {data} {data}.foreign; mv {wal} {wal}.foreign; put its own data back, then: " + _START,
+        "{say}",
     ),
-    "corrupt": Failure("the member's data is corrupt", _REPLACE),
+    "corrupt": Failure("the member's data is corrupt", "{say}"),
+    "hashes-differ": Failure(
+        "the members hold different data at one revision, and no majority says which is right",
+        "replace no member; first save a snapshot at each of them: {ctl} --endpoints=URL snapshot save FILE",
+    ),
     "no-space-alarm": Failure(
         "the database has reached its quota: etcd takes no more writes (NOSPACE)",
         "{ctl} snapshot save; compact; defrag each member; {ctl} alarm disarm (in this order), "
@@ -104,25 +129,27 @@ FAILURES: Mapping[str, Failure] = {
     ),
     "ca-expired": Failure(
         "the CA has expired",
-        "make a new one: on every node: rm {trusted}; here: mv {ca} {ca}.expired; then: "
-        + invoke("stop --yes {cluster} all")
-        + " (clients need new certificates and the new ca.pem)",
+        "{say}",
     ),
+    "ca-unfit": Failure("the CA cannot be trusted by etcd", "put the right CA back, from a backup of {ca}"),
     "tls-refused": Failure("TLS handshakes fail", invoke("certs units start --node {node}")),
     "removed-member": Failure(
-        "the node is not a member of the cluster any more",
-        "let it go: take it out of etcd.toml; or make it a member again, with empty data: "
+        "the node is not in the member list",
+        "if it was removed for good, take it out of etcd.toml; to make it a member again: "
         'docs/operations.md, "A member\'s data is gone"',
     ),
+    "moved-member": Failure(
+        "etcd.toml gives the member another address than the member list has", "put {id} back into etcd.toml"
+    ),
     "never-started": Failure(
-        "a member was added and has never started", "start it, or let it go: {ctl} member remove {id}"
+        "a member was added and has never started", "start it; if it shall be none: {ctl} member remove {id}"
     ),
     "learner": Failure(
         "a learner was never promoted to a voting member", "{ctl} member promote {id}, or: {ctl} member remove {id}"
     ),
     "foreign-member": Failure(
         "the cluster has a member that etcd.toml does not know",
-        "add it to etcd.toml, or let it go: {ctl} member remove {id}",
+        "is this an old etcd.toml? Then add it there; only if nothing needs that member: {ctl} member remove {id}",
         aside=True,
     ),
     "not-enabled": Failure("etcd is not enabled: it will not start at the next boot", invoke("start"), aside=True),
@@ -132,9 +159,8 @@ FAILURES: Mapping[str, Failure] = {
         "etcd runs and does not serve", "mend what its log says, then: " + invoke("stop all --node {node}")
     ),
     "no-quorum": Failure(
-        "the cluster has no quorum: nobody can read or write",
-        "mend the members; where most of the data is lost, restore a snapshot (etcd's documentation, "
-        '"Disaster recovery")',
+        "the cluster has no quorum: nothing can be read or written",
+        "{say}",
         aside=True,
     ),
 }

@@ -233,7 +233,7 @@ def holders_script(node: Node) -> str:
     return f"""
 [ -e {database} ] || exit 0
 for f in /proc/[0-9]*/fd/*; do [ "$f" -ef {database} ] || continue
-  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in *etcd.service*) continue;; esac
+  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in */etcd.service*) continue;; esac
   v=0; while read -r k v; do [ "$k" != flags: ] || break; done </proc/$p/fdinfo/${{f##*/}}
   case $v in *0) continue;; esac # a backup only reads
   read -r n </proc/$p/comm && echo "pid $p ($n)"; done 2>/dev/null

@@ -122,6 +122,8 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
     lines += [
         f'process "$p" {etcd}',
         f"[ -d {data}/member ] && echo member=1",
+        f'for f in {wal}/*.wal; do [ ! -e "$f" ] || echo outerwal=1; break; done',
+        f'for f in {data}/member/wal/*.wal; do [ ! -e "$f" ] || echo innerwal=1; break; done',
         f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
         f'  echo "walhead=$(od -An -v -tx1 -w{wal_head.HEAD} -N {wal_head.HEAD} "$f" 2>/dev/null)"; break; done',
         f"for d in {quoted(sorted({wal_parent(node), node.paths.data, node.paths.wal, node.paths.cert}))}; do",
