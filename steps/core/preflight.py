@@ -53,20 +53,21 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
 
 
 def _foreign(ctx: Context, node: Node, look: Look) -> str:
-    """An etcd that this tool did not deploy has the node's ports, or this tool's unit's name: its cluster is let alone.
+    """An etcd that this tool did not deploy has the node's ports: its cluster is left alone.
 
-    A member that runs by etcd.service itself, with its flags there, is compared with etcd.toml like one of ours.
+    One that etcd.service itself runs, as the member and on the data that etcd.toml names, may become this tool's.
     """
     cluster = ctx.cluster
-    if not cluster.systemd or (instances.ours(cluster, node, look) and look.process is not None):
-        return ""
+    living = look.process is not None
     taken = any(port in look.listening for port in (node.client_port, node.peer_port))
-    replaceable = look.unit.get("FragmentPath") == unit_file(cluster, node) and not look.unit.get("EnvironmentFiles")
-    if not taken or (look.process is not None and replaceable):
+    if not cluster.systemd or not taken or (living and instances.ours(cluster, node, look)):
         return ""
-    found = instances.parse(ctx.sh(node, instances.script()).out)
-    instance = instances.foreign(cluster, node, look, found)
+    instance = instances.foreign(cluster, node, look, instances.parse(ctx.sh(node, instances.script()).out))
     if instance is None:
+        return ""
+    replaced = look.unit.get("FragmentPath") == unit_file(cluster, node) and not look.unit.get("EnvironmentFiles")
+    same = (instance.data, instance.wal, instance.options.get("name")) == (node.paths.data, node.paths.wal, node.name)
+    if instance.pid == look.pid and replaced and same:
         return ""
     return (
         f"{instance.described}. This tool has not deployed it, and does not take it over. To have its keys in a "

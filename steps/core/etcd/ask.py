@@ -103,7 +103,9 @@ also() { b=$(ask "$@"); cat; printf '%s\\n' "$b"; }
 def asking(etcdctl: Sequence[str], endpoint: str) -> str:
     """Health and member list of an etcd that is not this tool's, by the words of its own etcdctl; `parse` reads it."""
     own = quoted([f"--endpoints={endpoint}"])
-    return f"{_function(etcdctl)}{_ASK}ask health {own} -w json endpoint health | also members {own} -w json member list\n"
+    return (
+        f"{_function(etcdctl)}{_ASK}ask health {own} -w json endpoint health | also members {own} -w json member list\n"
+    )
 
 
 def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from shlex import quote
 
+from steps.core.errors import Refused
 from steps.core.etcd.ask import View
 from steps.core.model import Cluster, Node
 
@@ -23,6 +24,12 @@ def refused(view: View) -> str:
         if found := _REFUSED.search(words):
             return found[0]
     return ""
+
+
+def refuses(cluster: Cluster, node: Node, view: View) -> Refused | None:
+    """Return the refusal of what needs to know the health, where auth keeps it back from `node`."""
+    words = refused(view)
+    return Refused(f"{said(cluster, node)} ({words})", hint=way(cluster)) if words else None
 
 
 def said(cluster: Cluster, node: Node) -> str:

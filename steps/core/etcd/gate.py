@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed
-from steps.core.etcd import logs
+from steps.core.etcd import auth, logs
 from steps.core.etcd.ask import View, ask_script, parse
 from steps.core.hints import invoke
 from steps.core.model import Cluster, Node
@@ -119,6 +119,8 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
         # etcdctl waits long for a member that does not listen: meanwhile its end would not be seen.
         if late or all(state.ready and state.pid != started[name] for name, state in states.items()):
             view = ask(ctx, asker)
+            if refused := auth.refuses(cluster, asker, view):
+                raise refused  # no patience would change it
             wrong = problems(cluster, view)
             if not wrong:
                 return view

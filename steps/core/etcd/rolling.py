@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed, Refused, StepFailed, StepsError, Unhealthy
-from steps.core.etcd import flags
+from steps.core.etcd import auth, flags
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
 from steps.core.files import replace
@@ -99,6 +99,8 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
     cluster = ctx.cluster
     asker = next(node for node in nodes if ctx.look(node).process is not None)
     view = ask(ctx, asker)
+    if refused := auth.refuses(cluster, asker, view):
+        raise refused
     if view.alarms:
         raise Unhealthy(
             f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"mend that first: {invoke('doctor')}"
@@ -137,6 +139,8 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
 def _through_gate(ctx: Context, node: Node) -> View:
     """The gate as it is now, not as it was behind the last restart: output that nobody reads holds a run for hours."""
     view = ask(ctx, node)
+    if refused := auth.refuses(ctx.cluster, node, view):
+        raise refused
     if wrong := problems(ctx.cluster, view):
         raise StepFailed(
             f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
