@@ -7,7 +7,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core.etcd.ask import CLIENT_NAME
-from steps.core.resources import Block, Resource, User
+from steps.core.node.places import hosts_block
+from steps.core.resources import Resource, User
 from steps.core.step import Step
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ class Env(Step):
         del node
         if cluster.systemd and cluster.hosts.run_as != "root":
             yield User(cluster.hosts.run_as)
-        if cluster.hosts.manage_etc_hosts:
-            yield Block(
-                "/etc/hosts", f"etcd-steps {cluster.name}", "".join(f"{n.ip} {n.name}\n" for n in cluster.nodes)
-            )
+        yield from hosts_block(cluster)
 
 
 def environment(cluster: Cluster) -> str:

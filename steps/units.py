@@ -80,7 +80,7 @@ def lint(argv: Sequence[str]) -> str:
 # The name decides how systemd reads a file, so the staged one is shown to it under the unit's own name.
 ANALYZE = """\
 command -v systemd-analyze >/dev/null || exit 0
-d=$(mktemp -d) || exit 1; trap 'rm -rf "$d"' EXIT
+d=$(mktemp -d /run/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf "$d"' EXIT
 cp "$1" "$d/etcd.service" && chmod 644 "$d/etcd.service"
 o=$(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$d/etcd.service" 2>&1); r=$?
 case $o in *"$d/etcd.service"*) r=3;; esac

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core import versions
+from steps.core import ground, versions
 from steps.core.errors import Refused, StepFailed
 from steps.core.etcd import instances
 from steps.core.etcd.ask import login_script
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SKEW = 1  # seconds between a node's clock and ours
 BACKDATED = 3600  # seconds before its making at which a certificate starts, at most
-WAL_PREALLOCATION = 2 * 64 << 20  # etcd preallocates two segments of 64 MB
-BINARIES_SIZE = 100 << 20
 
 
 def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> None:
@@ -39,6 +37,7 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
             problems.append(f"{node.name}: {foreign}")
             continue
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in ground.problems(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in ports(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in foreign_ca(cluster, node, look, ctx.store.ca())]
@@ -150,32 +149,6 @@ def _root(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         yield f"we are logged in as uid {look.facts['uid']}, not as root: set [ssh] sudo = true, or another user"
 
 
-def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    if any(_root(cluster, node, look)):
-        return
-    locked = [path for path, space in look.space.items() if not space.writable]
-    if locked:
-        yield (
-            f"{', '.join(locked)} cannot be written to: a read-only filesystem? "
-            f"See `findmnt -T {locked[0]}`, and mount it read-write"
-        )
-
-
-def _space(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    """What the first start needs, by filesystem: paths may share one."""
-    del cluster
-    need = {} if look.member else {node.paths.wal: WAL_PREALLOCATION}
-    if "binary" not in look.facts:
-        need[node.paths.bin] = BINARIES_SIZE
-    devices: dict[str, list[str]] = {}
-    for path in need:
-        devices.setdefault(look.space[path].device, []).append(path)
-    for paths in devices.values():
-        free, size = look.space[paths[0]].free, sum(need[path] for path in paths)
-        if free < size:
-            yield f"{' and '.join(paths)}: {free >> 20} MB free, {size >> 20} MB are needed"
-
-
 def wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """etcd renames <wal>.tmp to <wal>; over a mount point the kernel says "device or resource busy"."""
     wal = node.paths.wal
@@ -281,8 +254,6 @@ _CHECKS = (
     _root,
     _systemd,
     _architecture,
-    read_only,
-    _space,
     wal_mount,
     _two_wals,
     inhabited,
@@ -389,6 +360,7 @@ def _not_yet_valid(ctx: Context, node: Node, look: Look) -> Iterator[str]:
 
 def _warnings(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     yield from clock(cluster, node, look)
+    yield from ground.written_in_place(cluster, look)
     total = look.space[node.paths.data].total
     quota = int(cluster.flags.get("quota-backend-bytes", "0"))
     if total < quota:

@@ -9,7 +9,8 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -439,6 +440,47 @@ def test_a_block_leaves_the_rest_and_its_mode_as_they_are(tmp_path: Path) -> Non
     assert hosts.read_bytes().startswith(b"127.0.0.1 localhost\n# caf\xe9 in latin-1\n# BEGIN etcd-steps demo\n")
     assert mode(hosts) == 0o640
     assert changes([block], looked([block]), owners=False) == []
+
+
+BEGUN, ENDED = "# BEGIN etcd-steps demo\n", "# END etcd-steps demo\n"
+OLD_BLOCK = f"127.0.0.1 localhost\n{BEGUN}{'10.0.0.9 an-older-and-longer-name ' * 20}\n{ENDED}"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Path, Upload]]:
+    """Writes a file in the place of /etc/hosts that is a mount of its own; returns it, and what changes its block."""
+
+    def write(text: str) -> tuple[Path, Upload]:
+        hosts = tmp_path / "hosts"
+        hosts.write_text(text)
+        hosts.chmod(0o640)
+        monkeypatch.setattr("steps.core.node.apply.HOSTS", str(hosts))
+        block = Block(str(hosts), "etcd-steps demo", "10.0.0.1 etcd-1\n")
+        return hosts, upload([block], replace(looked([block]), facts={"hostsmount": "1"}))
+
+    return write
+
+
+@pytest.mark.parametrize("more", ["", "# more\n", "# " + "long" * 5000 + "\n"])
+def test_block_in_a_mounted_file_keeps_its_inode_and_what_others_wrote(
+    mounted: Callable[[str], tuple[Path, Upload]], more: str
+) -> None:
+    hosts, given = mounted(OLD_BLOCK + more)
+    inode = hosts.stat().st_ino
+    assert run(given).ok
+    assert hosts.read_text() == f"127.0.0.1 localhost\n{BEGUN}10.0.0.1 etcd-1\n{ENDED}{more}"
+    assert (hosts.stat().st_ino, mode(hosts)) == (inode, 0o640)
+    assert leftovers(hosts.parent) == []
+
+
+def test_block_in_a_mounted_file_killed_before_it_is_cut_leaves_it_whole(
+    mounted: Callable[[str], tuple[Path, Upload]],
+) -> None:
+    hosts, given = mounted(OLD_BLOCK)
+    assert "; truncate -s" in given.script
+    assert not run(replace(given, script=given.script.replace("; truncate -s", "; exit 9; truncate -s"))).ok
+    assert hosts.read_text().rstrip("\n") + "\n" == f"127.0.0.1 localhost\n{BEGUN}10.0.0.1 etcd-1\n{ENDED}"
+    assert leftovers(hosts.parent) == []
 
 
 # -- the text of what cannot be run here --------------------------------------------------------------------------

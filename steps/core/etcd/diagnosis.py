@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steps.core import preflight
+from steps.core import ground, preflight
 from steps.core.digest import digest
 from steps.core.etcd import auth
 from steps.core.etcd.advice import ADVICE, Situation, elsewhere, member_of
@@ -137,7 +137,7 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         ("wal-mountpoint", preflight.wal_mount),
         ("two-wals", preflight.two_wals),
         ("not-writable", preflight.inhabited),
-        ("not-writable", preflight.read_only),
+        ("not-writable", ground.read_only),
         ("foreign-data", preflight.foreign_data),
         ("wiped-member", preflight.vanished_data),
     ):

@@ -14,6 +14,7 @@ from pathlib import Path
 from steps.core.node.compare import Change, decided, text_of, with_block
 from steps.core.node.look import Look
 from steps.core.node.look_script import quoted
+from steps.core.node.places import HOSTS
 from steps.core.resources import (
     Blob,
     Block,
@@ -44,6 +45,10 @@ part() {{ dd bs=65536 iflag=fullblock,count_bytes count="$1" status=none; }} # h
 keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
 back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1" 2>/dev/null || :; }}
 place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
+# One write of as many bytes as the file has, at least: whoever is killed between leaves it whole, with blank lines.
+overwrite() {{ n=$(stat -c %s -- "$N"); o=$(stat -c %s -- "$1")
+  [ "$o" -le "$n" ] || head -c "$((o - n))" /dev/zero | tr '\\0' '\\n' >>"$N"
+  dd if="$N" of="$1" bs=1M conv=notrunc,fsync status=none; truncate -s "$n" -- "$1"; rm -f -- "$N"; }}
 folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
 
@@ -178,6 +183,8 @@ def _block(resource: Block, look: Look) -> Iterable[str]:
     entry = look.entries.get(resource.path)
     raw = with_block((entry.content or "") if entry else "", resource).encode("utf-8", "surrogateescape")
     path = shlex.quote(resource.path)
+    if "hostsmount" in look.facts and resource.path == HOSTS:  # nothing can be renamed over a mount point
+        return [f"text {path} {_literal(raw)}", f"overwrite {path}"]
     keep = f'[ ! -e {path} ] || {{ chown --reference={path} -- "$N"; chmod --reference={path} -- "$N"; }}'
     return [f"text {path} {_literal(raw)}", 'chmod 0644 -- "$N"', keep, f"place {path}"]
 

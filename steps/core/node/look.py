@@ -11,7 +11,10 @@ from steps.core.resources import Resource
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies at a path. `kind`: file, dir, link or other; `content`: of small texts; `mtime` in Unix seconds."""
+    """What lies at a path. `kind`: file, dir, link or other; `content`: of small texts; `mtime` in Unix seconds.
+
+    `linked`: it is a directory of ours behind a link.
+    """
 
     kind: str
     mode: int = 0
@@ -21,6 +24,7 @@ class Entry:
     target: str = ""
     content: str | None = None
     mtime: int = 0
+    linked: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,16 @@ class Process:
 
 @dataclass(frozen=True)
 class Space:
-    """The filesystem under a path, or under the nearest directory above it. Bytes; `device` tells one from another."""
+    """The filesystem under a path, or under the nearest directory above it. Bytes; `device` tells one from another.
+
+    `inodes`: how many more files it takes; None where it sets no such limit.
+    """
 
     free: int
     total: int
     device: str
     writable: bool
+    inodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,13 @@ class Look:
 
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
     living (version of the running etcd), cluster (the ID in the WAL's head), uid (of whoever looks), given (variables
-    ETCD_* that systemd gives to every service), walmount (the WAL's directory is a mount point), dropins (files that
-    override the unit), digest (of the unit that started the living process). `states`: a Service's "enabled active", a
-    Command's "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`:
-    by path. `strangers`: directory of ours → one name in it that is not ours. `member`: a member's data is in the data
-    directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond
-    what the time that the look took explains.
+    ETCD_* that systemd gives to every service), walmount and hostsmount (the WAL's directory, /etc/hosts is a mount
+    point), hostsfixed (/etc/hosts cannot be written to), accounts (files of users that cannot), noexec (a directory
+    from which nothing may be run), dropins (files that override the unit), digest (of the unit that started the living
+    process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service.
+    `listening`: TCP ports → uid, socket inode. `space`: by path. `strangers`: directory of ours → one name in it that
+    is not ours. `member`: a member's data is in the data directory, `wal`: in the WAL's. `skew`: whole seconds by which
+    the node's clock is ahead of the controller's, beyond what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -118,7 +127,7 @@ class _Reader:
         self._listening: dict[int, list[tuple[str, str]]] = {}
         self._strangers: dict[str, str] = {}
         self._folders: dict[str, tuple[str, bool]] = {}
-        self._filesystems: dict[str, tuple[int, int]] = {}
+        self._filesystems: dict[str, tuple[int, int, int | None]] = {}
         self._devices: dict[str, str] = {}
         self._process: Process | None = None
 
@@ -179,7 +188,8 @@ class _Reader:
         raw, mode, mtime, names = value.split(" ", 3)
         owner, group, path = names.split("\t", 2)
         kind = _KINDS.get(int(raw, 16) & 0o170000, "other")
-        self._entries[path] = Entry(kind=kind, mode=int(mode, 8), owner=owner, group=group, mtime=int(mtime))
+        linked = path in self._entries and self._entries[path].kind == "link"
+        self._entries[path] = Entry(kind, int(mode, 8), owner, group, mtime=int(mtime), linked=linked)
 
     def _on_link(self, value: str) -> None:
         self._links[value] = ""
@@ -238,13 +248,14 @@ class _Reader:
         self._strangers[value], _, self._rest = self._rest.partition("\n")
 
     def _on_filesystem(self, value: str) -> None:
-        block, free, total, folder = value.split(" ", 3)
-        self._filesystems[folder] = int(block) * int(free), int(block) * int(total)
+        block, free, total, spare, files, folder = value.split(" ", 5)
+        inodes = int(spare) if int(files) else None
+        self._filesystems[folder] = int(block) * int(free), int(block) * int(total), inodes
 
     def _on_device(self, value: str) -> None:
         device, _, folder = value.partition(" ")
         self._devices[folder] = device
 
     def _under(self, folder: str, writable: bool) -> Space:  # noqa: FBT001 - as it was read
-        free, total = self._filesystems[folder]
-        return Space(free, total, self._devices[folder], writable)
+        free, total, inodes = self._filesystems[folder]
+        return Space(free, total, self._devices[folder], writable, inodes)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
 from steps.core.model import Cluster, Node
-from steps.core.node.places import wal_parent
+from steps.core.node.places import HOSTS, wal_parent
 from steps.core.resources import PATHLESS, Blob, Block, Command, Directory, File, Resource, Service, Symlink, User
 
 UNIT_PROPERTIES = (
@@ -29,7 +29,7 @@ texts() { stat -Lc 'text %s %n' -- "$@"; echo texts; head -v -c 65536 -- "$@"; e
 links() { printf 'link %s\n' "$@"; echo links; readlink -- "$@"; }
 spaces() { n=$#; for p in "$@"; do d=$p; until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
   w=1; [ -w "$d" ] || w=0; printf 'space %s %s\n%s\n' "$w" "$p" "$d"; set -- "$@" "$d"; done; shift "$n"
-  stat -f -c 'filesystem %S %a %b %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
+  stat -f -c 'filesystem %S %a %b %d %c %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
 listening() { grep -hs '^ *[0-9]*: [^ ]* [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6 |
   while read -r _ l _ _ _ _ _ u _ i _; do echo "listen ${l##*:} $u $i"; done; }
 version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
@@ -54,7 +54,8 @@ def quoted(words: Sequence[str]) -> str:
 
 def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> str:
     """The script; `parse` with the same resources reads what it prints."""
-    paths = dict.fromkeys(resource.path for resource in resources if not isinstance(resource, PATHLESS))
+    way = ancestors(node) if cluster.systemd else ()
+    paths = dict.fromkeys([*(each.path for each in resources if not isinstance(each, PATHLESS)), *way])
     functions = [f'digest() {{ {COMMAND} "$@"; }}', _FUNCTIONS, "set +e"]
     lines = [
         'echo "arch=$(uname -m)"',
@@ -131,11 +132,41 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         f"  {'|'.join(map(shlex.quote, sorted(_ours(cluster, node))))}|*/lost+found|*/.etcd-steps.*) ;;",
         '  *) printf \'stranger %s\\n%s\\n\' "$d" "${f##*/}"; break;; esac; done; done',
         f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
+        *_ground(cluster, node),
         f"spaces {quoted(written_paths(cluster, node))}",
         "listening",
         "true",
     ]
     return lines
+
+
+def _ground(cluster: Cluster, node: Node) -> list[str]:
+    """What cannot be replaced, written to or run."""
+    lines = []
+    if cluster.hosts.manage_etc_hosts:
+        # Of a file's own mount stat's %m knows nothing, where it comes from a tmpfs.
+        lines.append(f"grep -qs ' {HOSTS} ' /proc/self/mountinfo && echo hostsmount=1")
+        lines.append(f"[ ! -e {HOSTS} ] || [ -w {HOSTS} ] || echo hostsfixed=1")
+    if cluster.systemd:
+        lines += [
+            "f=; for d in /etc/passwd /etc/group /etc/shadow /etc/gshadow; do",
+            '  [ ! -e $d ] || [ -w $d ] || f="$f, $d"; done; echo "accounts=${f#, }"',
+        ]
+    etcd = shlex.quote(f"{node.paths.bin}/etcd")
+    # Where etcd is there and may be run, no program is asked: so the kernel answers for a file on a noexec mount.
+    lines += [
+        f"[ -f {etcd} ] && [ -x {etcd} ] || {{ d={shlex.quote(node.paths.bin)}",
+        '  until [ -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done',
+        '  case ,$(findmnt -nro OPTIONS -T "$d" 2>/dev/null | tail -n 1), in *,noexec,*) echo "noexec=$d";; esac; }',
+    ]
+    return lines
+
+
+def ancestors(node: Node) -> list[str]:
+    """The directories that etcd goes through to reach what is its own, and the binary's; the root first."""
+    paths = node.paths
+    ways = [PurePosixPath(path).parents for path in (paths.cert, paths.data, paths.wal, f"{paths.bin}/etcd")]
+    return sorted({str(each) for way in ways for each in way})
 
 
 def _ours(cluster: Cluster, node: Node) -> set[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from steps.core.model import Cluster, Node
-from steps.core.resources import Directory, File, Promise
+from steps.core.resources import Block, Directory, File, Promise
 
+HOSTS = "/etc/hosts"
 PROCESS_UNIT = "etcd.sh"  # what starts a member that is a plain process
 
 
@@ -30,6 +31,13 @@ def data_directories(cluster: Cluster, node: Node) -> Iterator[Directory]:
     owner = cluster.hosts.run_as
     for path in dict.fromkeys((wal_parent(node), node.paths.data, node.paths.wal)):
         yield Directory(path, 0o700, owner, owner)
+
+
+def hosts_block(cluster: Cluster) -> Iterator[Block]:
+    """The members' names in /etc/hosts, where etcd.toml wants them there."""
+    if cluster.hosts.manage_etc_hosts:
+        lines = (f"{node.ip} {node.name}\n" for node in cluster.nodes)
+        yield Block(HOSTS, f"etcd-steps {cluster.name}", "".join(lines))
 
 
 def ca_key_files(cluster: Cluster, node: Node) -> Iterator[File]:
