@@ -37,6 +37,6 @@ def demo_ports_taken() -> Iterator[None]:
     """While the block runs, something listens on every port of the demo: this process, the demo, another test run."""
     with ExitStack() as held:
         for port in DEMO:
-            with suppress(OSError):  # somebody listens there already
+            with suppress(OSError):  # another process listens there already
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
         yield

@@ -1,4 +1,4 @@
-"""What etcd and we stand on at a host: rooms, mounts, closed directories, files that nobody may replace.
+"""What etcd and we stand on at a host: rooms, mounts, closed directories, files that stay as they are.
 
 Each check is asked before the first change, of what the look saw. What it finds would otherwise stop a run half-way, or
 the member after the whole installation.
@@ -182,7 +182,7 @@ def _shut(entry: Entry, user: str) -> bool:
 def closed_script(node: Node, user: str, own: Sequence[str]) -> str:
     """Prints `path<tab>directory` where `user`, without any capability, may not go through that directory.
 
-    `own`: what becomes the user's anyway. A user that does not exist yet has no rights but everybody's.
+    `own`: what becomes the user's anyway. A user that does not exist yet has the rights of all others only.
     """
     return rf"""set -f; IFS='
 '
