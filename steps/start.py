@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from steps.core.etcd import rolling
+from steps.core.etcd.prepared import refuse_unprepared
+from steps.core.etcd.unit_changes import assert_data
 from steps.core.step import Step
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ class Start(Step):
     name = "start"
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
+        refuse_unprepared(ctx, nodes)
         stopped = [node for node in nodes if ctx.look(node).process is None]
         differing = {
             node.name: reason
@@ -35,8 +38,11 @@ class Start(Step):
                 ctx.change("will be started", node)
             for node in rolling.order(cluster, nodes, differing):
                 ctx.change(f"will be restarted, {rolling.HOW}: {differing[node.name]}", node)
+            if rolling.known_id(cluster) or len(nodes) == len(cluster.nodes):  # by then the cluster is healthy
+                assert_data(ctx, nodes)
             return
         if stopped or starting or not rolling.known_id(cluster):
             rolling.start(ctx, nodes, stopped, starting)
+        assert_data(ctx, nodes)
         if differing:
             rolling.restart(ctx, nodes, differing)

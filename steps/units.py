@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from steps.core.etcd import flags
-from steps.core.node.look import UNIT_DIGEST
+from steps.core.etcd import flags, rolling, unit_text
 from steps.core.node.look_script import quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
@@ -16,6 +15,8 @@ from steps.core.resources import File, Resource
 from steps.core.step import Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from steps.core.context import Context
     from steps.core.model import Cluster, Node
     from steps.core.node.look import Look
@@ -45,29 +46,21 @@ class Units(Step):
         yield from data_directories(cluster, node)
         argv = flags.argv(cluster, node, self._plugins.flags(cluster, node) if self._plugins else {})
         directories = self._plugins.template_dirs(cluster) if self._plugins else ()
-        path = unit_file(cluster, node)
+        path, content = unit_file(cluster, node), partial(_content, cluster, node, argv, directories)
         if not cluster.systemd:
-            text = render(TEMPLATES["process"], directories, cluster=cluster, node=node, argv=argv)
-            yield File(path, text, mode=0o700, check=("sh", "-c", lint(argv)))
+            yield File(path, content, mode=0o700, check=("sh", "-c", lint(argv)))
             return
+        check = ("sh", "-c", lint(argv) + ANALYZE, "units", "{}")
+        yield File(path, content, on_change=(reload_script(path),), check=check)
 
-        def unit(look: Look) -> str:
-            systemd = int(look.facts.get("systemd", "0"))
-            return with_digest(
-                render(
-                    TEMPLATES["systemd"],
-                    directories,
-                    cluster=cluster,
-                    node=node,
-                    argv=argv,
-                    systemd=systemd,
-                    writable=(node.paths.data, wal_parent(node)),
-                )
-            )
 
-        yield File(
-            path, unit, on_change=(reload_script(path),), check=("sh", "-c", lint(argv) + ANALYZE, "units", "{}")
-        )
+def _content(cluster: Cluster, node: Node, argv: Sequence[str], directories: Sequence[Path], look: Look) -> str:
+    values: dict[str, object] = {"cluster": cluster, "node": node, "argv": argv}
+    if cluster.systemd:
+        values |= {"systemd": int(look.facts.get("systemd", "0")), "writable": (node.paths.data, wal_parent(node))}
+    text = render(TEMPLATES[cluster.hosts.service], directories, **values)
+    text = unit_text.with_digest(text) if cluster.systemd else text
+    return unit_text.guarded(cluster, node, text) if rolling.was_healthy(cluster, node, look) else text
 
 
 def lint(argv: Sequence[str]) -> str:
@@ -86,13 +79,3 @@ o=$(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$d/etcd.service" 
 case $o in *"$d/etcd.service"*) r=3;; esac
 [ "$r" = 0 ] || { printf '%s\\n' "$o"; exit 3; }
 """
-
-
-def with_digest(unit: str) -> str:
-    """The unit with a digest of itself in the environment of what it starts, bootstrap flags left out.
-
-    The living process thus says which unit started it: a changed directive is seen like a changed flag.
-    """
-    lasting = "".join(line for line in unit.splitlines(keepends=True) if not flags.BOOTSTRAP_ONLY.search(line))
-    digest = hashlib.sha256(lasting.encode()).hexdigest()[:16]
-    return unit.replace("[Service]\n", f"[Service]\nEnvironment={UNIT_DIGEST}={digest}\n", 1)

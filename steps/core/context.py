@@ -57,6 +57,7 @@ class Context:
         self.report = report
         self.plugins = plugins
         self.looks: dict[str, Look] = {}
+        self.found: dict[str, Look] = {}  # as `looks` was before this run changed anything
         self.differences = 0
         self.locals = 0
         self._hosts = hosts
@@ -84,8 +85,12 @@ class Context:
         return self.looks[node.name]
 
     def look_at(self, node: Node, resources: Sequence[Resource] = ()) -> Look:
-        """Looks at the node now: at `resources`, and at what its living process is compared with. Raises Refused."""
-        paths = (unit_file(self.cluster, node), f"{node.paths.bin}/etcd", f"{node.paths.cert}/ca.pem")
+        """Looks at the node now: at `resources`, at what a start needs, at what a living process is compared with.
+
+        Raises Refused.
+        """
+        home = node.paths.cert
+        paths = (unit_file(self.cluster, node), f"{node.paths.bin}/etcd", f"{home}/ca.pem", f"{home}/etcd.pem")
         directories = (cert_directory(self.cluster, node), *data_directories(self.cluster, node))
         wanted = [*(File(path, Promise("")) for path in paths), *directories, *resources]
         before = self.now()

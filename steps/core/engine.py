@@ -37,6 +37,7 @@ class Engine:
             ahead = pool.submit(self._ahead)
             self._ctx.looks.update(self._ctx.each(self._nodes, self._look_at))
             ahead.result()
+        self._ctx.found.update(self._ctx.looks)
         from steps.core.preflight import preflight
 
         fetches = not self._ctx.dry and any(step.name == "download" for step in self._chain)

@@ -30,6 +30,11 @@ class StepsError(Exception):
         self.message = masked(f"{where}: {self.message}")
         self.args = (self.message,)
 
+    def add(self, lines: str) -> None:
+        """Says `lines` below the message."""
+        self.message = f"{self.message}\n{lines}"
+        self.args = (self.message,)
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -10,7 +10,7 @@ from steps.core import ground, versions
 from steps.core.errors import Refused, StepFailed
 from steps.core.etcd import instances
 from steps.core.etcd.ask import login_script
-from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished
+from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.look import ARCHITECTURES, Look
@@ -240,7 +240,7 @@ def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
-    if look.process is None and known_id(cluster) and (gone := vanished(node, look)):
+    if look.process is None and was_healthy(cluster, node, look) and (gone := vanished(node, look)):
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
 
 

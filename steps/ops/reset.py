@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
 from steps.core.etcd.rolling import CLUSTER_ID
+from steps.core.etcd.unit_text import unguard_script
 from steps.core.house import task
 from steps.core.node.service import disable_script, stop_script
 
@@ -25,25 +26,30 @@ def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     if not ctx.dry:
         confirmed(cluster, yes, f"ends the members {', '.join(each.name for each in nodes)} of {cluster.name}")
     stamp = time.strftime("%Y%m%d-%H%M%S")
+    ends = len(nodes) == len(cluster.nodes)
 
     def end(each: Node) -> None:
         if ctx.dry:
             ctx.change("will be stopped and disabled, its data renamed", each)
             return
-        result = ctx.sh(each, reset_script(cluster, each, stamp), deadline=150)
+        result = ctx.sh(each, reset_script(cluster, each, stamp, ends=ends), deadline=150)
         if not result.ok:
             raise StepsError(f"{each.name}: reset: {result.err.strip()}")
         ctx.change(f"stopped; data renamed to *.old-{stamp}", each)
 
     ctx.each(nodes, end)
-    if not ctx.dry and len(nodes) == len(cluster.nodes):
+    if not ctx.dry and ends:
         (cluster.work / CLUSTER_ID).unlink(missing_ok=True)
 
 
-def reset_script(cluster: Cluster, node: Node, stamp: str) -> str:
-    """Stops, disables, renames. A member that is gone already is no error."""
+def reset_script(cluster: Cluster, node: Node, stamp: str, *, ends: bool) -> str:
+    """Stops, disables, renames. A member that is gone already is no error.
+
+    `ends`: the whole cluster does, and the next one may begin without data: then, last of all, the guard goes.
+    """
     moves = [
         f"[ ! -e {quote(path)} ] || mv -T -- {quote(path)} {quote(f'{path}.old-{stamp}')} || exit 1"
         for path in (node.paths.data, node.paths.wal)
     ]
-    return "\n".join([stop_script(cluster, node), disable_script(cluster), *moves, ""])
+    last = unguard_script(cluster, node) if ends else ""
+    return "\n".join([stop_script(cluster, node), disable_script(cluster), *moves, last])

@@ -14,6 +14,7 @@ def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
     del node, json
     from steps.core.etcd.health import HEAD, gather
+    from steps.core.etcd.prepared import next_command
 
     command = c.command
     health = gather(command.ctx, command.nodes, thorough=False)
@@ -22,5 +23,6 @@ def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     for warning in health.warnings:
         command.report.warn(warning)
     if health.problems:
-        hint = invoke("doctor" if any(member.version for member in health.members) else "start")
+        silent = [command.cluster.node(each.name) for each in health.members if each.health == "no answer"]
+        hint = next_command(command.ctx, silent) if silent else invoke("doctor")
         raise Unhealthy("the cluster is not healthy\n  " + "\n  ".join(health.problems), hint=hint)

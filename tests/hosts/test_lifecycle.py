@@ -16,6 +16,7 @@ from lab import Lab
 from releases import Releases
 from runs import during, interrupting
 
+UNIT = "/etc/systemd/system/etcd.service"
 ACTIVE = "systemctl is-active etcd; systemctl is-enabled etcd"
 BEFORE_START = ("env", "download", "distribute", "ca", "certs", "units")
 
@@ -80,12 +81,13 @@ def test_a_member_that_vanishes_before_the_id_is_known_is_found_by_its_peers(fre
     fresh.invoke("all")
     (fresh.work / "cluster-id").unlink()  # as on a controller that has the CA alone
     host = fresh.hosts[2]
-    host.sh("systemctl stop etcd; mv /data/etcd /root")
+    host.sh(f"sed -i /^AssertDirectoryNotEmpty=/d {UNIT}; systemctl daemon-reload")  # an older version wrote it
+    host.sh("systemctl stop etcd; mv /data/etcd /root; mkdir -p /data/etcd/data /data/etcd/wal")
     old = pids(fresh.hosts)
     assert "etcd-3: the cluster has had this member" in fresh.invoke("start", "--node", "etcd-3", code=3).stderr
     assert pids(fresh.hosts) == old
     assert host.sh("systemctl is-active etcd", check=False) == "inactive\n"
-    host.sh("mv /root/etcd /data/")
+    host.sh("rm -r /data/etcd; mv /root/etcd /data/")
     fresh.invoke("all")
 
 

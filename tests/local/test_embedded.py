@@ -435,6 +435,10 @@ def test_reset_renames_the_data_and_keeps_the_ca(cluster: Copy) -> None:
     assert {path.name.partition(".")[0] for path in renamed} == {"data", "wal"}
     assert len(renamed) == 2 * len(MEMBERS)
     assert not list(cluster.work.glob("nodes/*/data")) + list(cluster.work.glob("nodes/*/wal"))
+    assert "next: invoke all" in cluster.invoke("status", code=5)
+    said = cluster.invoke("start", code=3)
+    assert "next: invoke all" in said
+    assert "is started" not in said
     cluster.invoke("all")
     assert cluster.etcdctl("get", "old") == "", "another cluster"
     assert {path: path.read_bytes() for path in (cluster.work / "ca").rglob("*.pem")} == trust
@@ -451,6 +455,47 @@ def test_data_that_vanished_is_never_started_empty(cluster: Copy) -> None:
     for name in ("data", "wal"):
         shutil.rmtree(home / name, ignore_errors=True)
         (home / f"{name}.away").rename(home / name)
+
+
+def test_etcd_sh_without_data_or_wal_starts_nothing(cluster: Copy) -> None:
+    cluster.invoke("stop", "--node", "etcd-2")
+    assert "next: invoke start" in cluster.invoke("status", code=5)
+    home = cluster.work / "nodes" / "etcd-2"
+    for name in ("data/member", "wal"):
+        (home / name).rename(home / "away")
+        ran = cluster.run("sh", str(home / "etcd.sh"))
+        assert ran.returncode == 1
+        assert f"{home / name} is empty or missing: this member is not started without its data" in ran.stderr
+        assert not (home / name).exists()
+        assert "no member's data" in cluster.invoke("start", code=3)
+        (home / "away").rename(home / name)
+    cluster.invoke("start")
+
+
+def test_start_before_any_deployment_is_refused_and_makes_nothing(fresh: Copy) -> None:
+    said = fresh.invoke("start", code=3)
+    assert f"etcd-3: {fresh.work}/nodes/etcd-3/bin/etcd, {fresh.work}/nodes/etcd-3/etcd.sh" in said
+    assert "next: invoke all" in said
+    assert "is started" not in said
+    assert "next: invoke all" in fresh.invoke("status", code=5)
+    assert not list(fresh.work.glob("nodes/*/etcd.*"))
+
+
+def test_a_bad_value_leaves_the_other_members_the_script_that_they_run(cluster: Copy) -> None:
+    pids = cluster.pids()
+    scripts = {name: (cluster.work / "nodes" / name / "etcd.sh").read_text() for name in MEMBERS}
+    cluster.configure(log_level="nonsense")
+    said = cluster.invoke("all", code=1)
+    (failed,) = pids.keys() - cluster.pids().keys()
+    others = [name for name in MEMBERS if name != failed]
+    assert f"  {', '.join(others)}: the former script is back: the next start takes what runs" in said
+    assert all((cluster.work / "nodes" / name / "etcd.sh").read_text() == scripts[name] for name in others)
+    assert {name: pids[name] for name in others} == cluster.pids()
+    cluster.configure()
+    cluster.invoke("all")
+    assert {name: pid for name, pid in cluster.pids().items() if name != failed} == {
+        name: pids[name] for name in others
+    }
 
 
 # -- a change of heart --------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from clusters import on_hosts, on_loopback
 
 from steps.core.errors import ConfigError
 from steps.core.etcd import flags
+from steps.core.etcd.unit_text import with_digest
 from steps.core.model import Cluster
-from steps.units import with_digest
 
 
 def of(cluster: Cluster, number: int = 0, **extra: str) -> dict[str, str]:

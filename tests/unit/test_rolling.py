@@ -14,16 +14,17 @@ import pytest
 from clusters import on_hosts, on_loopback, seen
 from views import CLUSTER, FINE, without
 
-from steps.core.errors import StepFailed
-from steps.core.etcd import flags, rolling
+from steps import start
+from steps.core.errors import NodeFailed, PluginError, Refused, StepFailed
+from steps.core.etcd import flags, rolling, unit_changes
 from steps.core.etcd.ask import View
 from steps.core.etcd.rolling import holders_script, order, restart, restart_reason, vanished
+from steps.core.hints import invoke
 from steps.core.model import Cluster
 from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
 from steps.core.node.places import unit_file
 from steps.core.node.session import Result
 from steps.core.resources import File
-from steps.start import Start
 from steps.units import Units
 
 BINARY, STARTED = "b" * 64, 1_700_000_000
@@ -135,7 +136,7 @@ Rolled = Callable[..., list[str]]
 def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
     """What happens to whom, in this order, when all three members are to be restarted; etcd-1 leads."""
 
-    def roll(*, hook: bool = False, views: dict[int, View] | None = None) -> list[str]:
+    def roll(*, hook: bool = False, veto: str = "", fails: str = "", views: dict[int, View] | None = None) -> list[str]:
         events: list[str] = []
 
         def asked(_ctx: object, node: Any) -> View:
@@ -143,6 +144,8 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
             return (views or {}).get(sum(event.startswith("ask ") for event in events), FINE)
 
         def opened(_ctx: object, node: Any, _pids: object) -> View:
+            if node.name == fails:
+                raise NodeFailed(node.name, "etcd did not stay up", hint="invoke status")
             events.append(f"open {node.name}")
             return FINE
 
@@ -152,25 +155,31 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
             return Result(0, "", "")
 
         def before_restart(_cluster: Cluster, node: Any) -> bool:
-            if hook:
-                events.append(f"hook {node.name}")
+            if veto == node.name:
+                raise PluginError("not now")
+            events.extend([f"hook {node.name}"] * hook)
             return hook
 
+        def put_back(_ctx: object, nodes: Any) -> str:
+            events.append(f"put back {' '.join(node.name for node in nodes)}")
+            return "the former unit is back"
+
         monkeypatch.setattr(rolling, "ask", asked)
+        monkeypatch.setattr(unit_changes, "put_back", put_back)
         monkeypatch.setattr(rolling, "wait_open", opened)
         process = Process(5, BINARY, (), STARTED)
         ctx: Any = SimpleNamespace(
             cluster=CLUSTER,
-            look=lambda _node: seen(CLUSTER, process=process),
+            look=lambda _node: seen(CLUSTER, process=process, member=True, wal=True),
             sh=sh,
             plugins=SimpleNamespace(before_restart=before_restart),
             change=lambda *_words: None,
-            each=lambda nodes, work: [work(node) for node in nodes],
+            each=lambda nodes, work: {node.name: work(node) for node in nodes},
         )
         try:
             restart(ctx, CLUSTER.nodes, dict.fromkeys((node.name for node in CLUSTER.nodes), "flags changed"))
-        except StepFailed as error:
-            events.append(error.message)
+        except (StepFailed, NodeFailed, PluginError) as error:
+            events += [error.message, error.hint]
         return events
 
     return roll
@@ -188,8 +197,37 @@ def test_after_a_hook_the_gate_is_asked_again(rolled: Rolled) -> None:
     third = ["ask etcd-3", "hook etcd-3", "ask etcd-3", "restart etcd-3", "open etcd-3"]
     assert rolled(hook=True)[:11] == ["ask etcd-1", *second, *third]
     stopped = rolled(hook=True, views={5: without(0)})
-    assert stopped[:-1] == ["ask etcd-1", *second, *third[:3]]
-    assert stopped[-1].startswith("etcd-3 was not restarted, for the cluster is not healthy: etcd-1 does not answer")
+    assert stopped[:-2] == ["ask etcd-1", *second, *third[:3], "put back etcd-1 etcd-3"]
+    assert stopped[-2].startswith("etcd-3 was not restarted, for the cluster is not healthy: etcd-1 does not answer")
+
+
+FORMER = "\n  the former unit is back"
+
+
+def test_after_a_failure_those_not_yet_restarted_get_back_what_they_run(rolled: Rolled) -> None:
+    first = ["ask etcd-1", "ask etcd-2", "restart etcd-2", "put back etcd-1 etcd-3"]
+    said = rolled(fails="etcd-2")
+    assert said[:-2] == first
+    assert said[-2] == f"etcd-2: etcd did not stay up{FORMER}"
+    assert invoke("all") in said[-1]
+    assert rolled(fails="etcd-3")[-3] == "put back etcd-1"
+    assert rolled(fails="etcd-1")[-2:] == ["etcd-1: etcd did not stay up", "invoke status"], "all have been restarted"
+
+
+def test_before_the_first_restart_nothing_is_put_back(rolled: Rolled) -> None:
+    assert not [event for event in rolled(views={2: without(0)}) if "put back" in event or "former" in event]
+
+
+def test_a_plugins_no_puts_nothing_back(rolled: Rolled) -> None:
+    """It is asked again when the rest is restarted later."""
+    assert rolled(veto="etcd-3")[-4:] == ["open etcd-2", "ask etcd-3", "not now", ""]
+
+
+def test_a_living_member_whose_data_is_not_in_its_place_is_not_restarted() -> None:
+    look = seen(CLUSTER, process=Process(5, BINARY, (), STARTED), member=True)
+    ctx: Any = SimpleNamespace(cluster=CLUSTER, look=lambda _node: look)
+    with pytest.raises(Refused, match="etcd-2: no member's data in /data/etcd/wal"):
+        restart(ctx, CLUSTER.nodes, {"etcd-2": "flags changed"})
 
 
 def test_a_sick_member_is_first(rolled: Rolled) -> None:
@@ -215,12 +253,14 @@ def test_a_member_that_starts_already_is_waited_for_and_not_started_anew(
         for node, state in zip(CLUSTER.nodes, active, strict=True)
     }
     started: list[Any] = []
+    monkeypatch.setattr(start, "refuse_unprepared", lambda *_: None)
+    monkeypatch.setattr(start, "assert_data", lambda *_: None)
     monkeypatch.setattr(rolling, "restart_reason", lambda *_: "")
     monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
     monkeypatch.setattr(rolling, "enable", lambda *_: None)
     monkeypatch.setattr(rolling, "start", lambda _ctx, _nodes, *which: started.append(which))
     ctx: Any = SimpleNamespace(look=lambda node: looks[node.name], say=lambda *_: None, dry=False)
-    Start().run(CLUSTER, CLUSTER.nodes, ctx)
+    start.Start().run(CLUSTER, CLUSTER.nodes, ctx)
     assert [tuple([node.name for node in nodes] for nodes in which) for which in started] == (
         [waited] if waited else []
     )

@@ -54,8 +54,8 @@ SINCE = {
     "PrivateDevices=true": 0,
     "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK": 0,
     "SystemCallArchitectures=native": 0,
-    "StartLimitIntervalSec=300": 230,
-    "StartLimitBurst=5": 230,
+    "StartLimitIntervalSec=600": 230,
+    "StartLimitBurst=75": 230,
     "MemoryDenyWriteExecute=true": 231,
     "ProtectSystem=strict": 232,
     "ReadWritePaths=/data/etcd/data /data/etcd": 232,
@@ -75,8 +75,11 @@ SINCE = {
     "ProtectClock=true": 245,
     "ProtectProc=invisible": 247,
     "ProcSubset=pid": 247,
+    "RestartSteps=5": 254,
+    "RestartMaxDelaySec=30": 254,
 }
 ALWAYS = {
+    "RequiresMountsFor=/data/etcd/data /data/etcd/wal",
     "Type=notify",
     "User=etcd",
     "Group=etcd",
@@ -224,7 +227,7 @@ def test_etcd_sh_of_a_member() -> None:
     cluster = on_loopback()
     node = replace(cluster.nodes[0], flags={"log-outputs": "/tmp/it's a $(log)"})
     (file,) = (each for each in Units().desired(cluster, node) if isinstance(each, File))
-    text = str(file.content)
+    text = str(file.known(seen(cluster)).content)
     assert text.startswith("#!/bin/sh\n")
     assert "exec env -i /" in text
     assert script_argv(text) == flags.argv(cluster, node, {})

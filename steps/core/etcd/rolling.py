@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from steps.core.errors import NodeFailed, Refused, StepFailed, StepsError, Unhealthy
-from steps.core.etcd import auth, flags
+from steps.core.errors import NodeFailed, PluginError, Refused, StepFailed, StepsError, Unhealthy
+from steps.core.etcd import auth, flags, unit_changes, unit_text
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
 from steps.core.files import replace
@@ -91,11 +91,30 @@ def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node], starting
 
 
 def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> None:
-    """Rolls the nodes named in `reasons`; stops at the first failure.
+    """Rolls the nodes named in `reasons`; stops at the first failure, and then the others get back what they run.
 
-    Raises Refused where the rest would have no quorum, StepFailed where the cluster is not healthy to begin with,
-    Unhealthy where an alarm is up.
+    Raises Refused where the rest would have no quorum, or where data is missing under a living member, StepFailed where
+    the cluster is not healthy to begin with, Unhealthy where an alarm is up.
     """
+    _refuse_to_lose(ctx, [node for node in nodes if node.name in reasons])
+    tried: set[str] = set()
+    try:
+        _roll(ctx, nodes, reasons, tried)
+    except (Refused, PluginError):  # a no beforehand: the change itself has not failed
+        raise
+    except StepsError as error:
+        waiting = [node for node in nodes if node.name in reasons and node.name not in tried]
+        said = unit_changes.put_back(ctx, waiting) if tried and waiting else ""
+        if said:
+            error.add("\n".join(f"  {line}" for line in said.splitlines()))
+            error.hint = (
+                f"{invoke('status')}, then correct the change in etcd.toml or take it back, and: {invoke('all')}"
+            )
+        raise
+
+
+def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried: set[str]) -> None:
+    """As restart; `tried` gets the name of every node whose member was taken down."""
     cluster = ctx.cluster
     asker = next(node for node in nodes if ctx.look(node).process is not None)
     view = ask(ctx, asker)
@@ -108,17 +127,28 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
     well = healthy(cluster, view)
     if len(well) < cluster.quorum:
         _refuse_to_cut_off(ctx, nodes, view)
-        _restart_together(ctx, order(cluster, nodes, reasons), reasons)
+        _restart_together(ctx, order(cluster, nodes, reasons), reasons, tried)
         return
     sick = [node for node in order(cluster, nodes, reasons) if node.name not in well]
     if sick:
-        view = _restart_together(ctx, sick, reasons)
+        view = _restart_together(ctx, sick, reasons, tried)
     for node in order(cluster, nodes, set(reasons) - {each.name for each in sick}, _leader(cluster, view)):
         view = _through_gate(ctx, node)
         _keep_quorum(ctx, node, view)
         if ctx.plugins.before_restart(cluster, node):  # which may have taken its time
             view = _through_gate(ctx, node)
+        tried.add(node.name)
         _restart_one(ctx, node, view, reasons[node.name])
+
+
+def _refuse_to_lose(ctx: Context, nodes: Sequence[Node]) -> None:
+    """A living member whose files are gone from their place serves on; once it is stopped, it cannot start again."""
+    gone = [f"{node.name}: {lost}" for node in nodes if (lost := vanished(node, ctx.look(node)))]
+    if gone:
+        raise Refused(
+            "no member was restarted: a member that runs would not find its data again\n  " + "\n  ".join(gone),
+            hint="find where the data is (see the process's --data-dir and --wal-dir): " + invoke("doctor"),
+        )
 
 
 def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
@@ -165,9 +195,10 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
     ctx.change(f"restarted: {reason}", node)
 
 
-def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> View:
+def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried: set[str]) -> View:
     for node in nodes:
         ctx.plugins.before_restart(ctx.cluster, node)
+    tried.update(node.name for node in nodes)
     ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
     view = wait_open(ctx, nodes[0], {node.name: ctx.look(node).pid for node in nodes})
     for node in nodes:
@@ -259,6 +290,14 @@ def known_id(cluster: Cluster) -> str:
     """The cluster's ID, in hex, as of its first healthy start; "" where this controller has seen none."""
     file = cluster.work / CLUSTER_ID
     return file.read_text().strip() if file.exists() else ""
+
+
+def was_healthy(cluster: Cluster, node: Node, look: Look) -> bool:
+    """Whether the cluster was once healthy, as this controller or the node itself remembers it.
+
+    The node's unit does, so that a controller which has the CA alone takes no empty member for a new one.
+    """
+    return bool(known_id(cluster)) or unit_text.is_guarded(cluster, unit_text.installed(cluster, node, look))
 
 
 def _refuse_to_wait_in_vain(ctx: Context, nodes: Sequence[Node]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
+_COMMAND = "exec env -i "  # what etcd.sh becomes
 
 
 def render(template: str, directories: Sequence[Path], **values: object) -> str:
@@ -89,6 +90,11 @@ def _plain(text: str) -> None:
         raise ValueError(f"a control character cannot stand in a unit: {text!r}")
 
 
+def exec_start(argv: Sequence[str]) -> str:
+    """The line that starts `argv`, as the shipped unit has it: one word a line."""
+    return "ExecStart=" + " \\\n  ".join(map(unit_word, argv))
+
+
 def exec_argv(unit: str) -> tuple[str, ...]:
     """The words of the last ExecStart= in a unit's text: unit_word's inverse."""
     lines = unit.replace("\\\n", " ").split("\n")
@@ -123,5 +129,11 @@ def script_argv(script: str) -> tuple[str, ...]:
     """The words that etcd.sh hands to etcd."""
     from shlex import split
 
-    command = script.replace("\\\n", " ").partition("exec env -i ")[2]
-    return tuple(split(command))
+    return tuple(split(script.replace("\\\n", " ").partition(_COMMAND)[2]))
+
+
+def script_command(argv: Sequence[str]) -> str:
+    """The command with which etcd.sh ends: script_argv's inverse."""
+    from shlex import quote
+
+    return _COMMAND + " \\\n  ".join(map(quote, argv))

@@ -1,0 +1,62 @@
+"""Is there anything to start? What a member needs on its node, and which command goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steps.core.errors import Refused, StepsError
+from steps.core.etcd.rolling import vanished, was_healthy
+from steps.core.hints import invoke
+from steps.core.node.places import data_directories, unit_file
+
+if TYPE_CHECKING:
+    from steps.core.context import Context
+    from steps.core.model import Cluster, Node
+    from steps.core.node.look import Look
+
+
+def missing(cluster: Cluster, node: Node, look: Look) -> list[str]:
+    """The paths without which the node's member does not start, or would not the next time; a reset moves some away."""
+    needed = [f"{node.paths.bin}/etcd", unit_file(cluster, node)]
+    if cluster.tls.enabled:
+        pair, live = (f"{node.paths.cert}/{name}" for name in ("etcd.pem", "live/etcd.pem"))
+        needed += [f"{node.paths.cert}/ca.pem", live if live in look.entries else pair]
+    if look.process is None:
+        needed += [directory.path for directory in data_directories(cluster, node)]
+    return [path for path in needed if path not in look.entries]
+
+
+def refuse_unprepared(ctx: Context, nodes: Sequence[Node]) -> None:
+    """Raises Refused where a node lacks what its member needs: enabled all the same, the unit would fail for ever."""
+    lacking = [
+        f"{node.name}: {', '.join(paths)}" for node in nodes if (paths := missing(ctx.cluster, node, ctx.look(node)))
+    ]
+    if lacking:
+        raise Refused(
+            "nothing was started: not deployed, or reset. Missing:\n  " + "\n  ".join(lacking), hint=invoke("all")
+        )
+
+
+def next_command(ctx: Context, silent: Sequence[Node]) -> str:
+    """What to run where the members of `silent` do not answer: what works in the state in which they are."""
+    looks = {name: look for name, look in ctx.each(silent, lambda node: _seen(ctx, node)).items() if look}
+    known = [(node, looks[node.name]) for node in silent if node.name in looks]
+    if any(_lost(ctx.cluster, node, look) for node, look in known):
+        return invoke("doctor")
+    if any(missing(ctx.cluster, node, look) for node, look in known):
+        return invoke("all")
+    stopped = any(look.process is None and look.unit.get("ActiveState", "inactive") == "inactive" for _, look in known)
+    return invoke("start") if stopped else invoke("doctor")
+
+
+def _seen(ctx: Context, node: Node) -> Look | None:
+    try:
+        return ctx.look_at(node)
+    except StepsError:
+        return None  # that it cannot be asked has been said
+
+
+def _lost(cluster: Cluster, node: Node, look: Look) -> bool:
+    """Whether it is a member whose data is missing: nothing of ours starts that."""
+    return was_healthy(cluster, node, look) and bool(vanished(node, look))
