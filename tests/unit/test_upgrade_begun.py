@@ -1,0 +1,69 @@
+"""Before another minor release: a snapshot, of a healthy cluster, and how an upgrade that failed goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from clusters import on_hosts, seen
+from views import FINE, without
+
+from steps.core.errors import Refused
+from steps.core.etcd import snapshot, upgrade
+from steps.core.etcd.ask import View
+
+OLD, NEW = "3.4.23", "3.5.16"
+
+
+def secured(
+    monkeypatch: pytest.MonkeyPatch, work: Path, view: View, installed: tuple[str, ...], living: tuple[str, ...]
+) -> list[str]:
+    """What is said where the nodes have these binaries installed and run those."""
+    cluster = replace(on_hosts(version=NEW), work=work)
+    names = [node.name for node in cluster.nodes]
+    looks = {
+        name: seen(cluster, facts={"version": version, **({"living": runs} if runs else {})})
+        for name, version, runs in zip(names, installed, living, strict=True)
+    }
+    said: list[str] = []
+    monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: view)
+    monkeypatch.setattr(snapshot, "save", lambda *_: said.append("saved"))
+    ctx: Any = SimpleNamespace(
+        cluster=cluster, look=lambda node: looks[node.name], say=said.append, change=said.append, now=int, dry=False
+    )
+    upgrade.secure(ctx, cluster.nodes)
+    return said
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A work directory with the snapshot of an upgrade that has begun."""
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / f"before-{NEW}-1.db").touch()
+    return tmp_path
+
+
+def test_secure_of_a_healthy_cluster_saves_a_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert secured(monkeypatch, tmp_path, FINE, (OLD,) * 3, (OLD,) * 3)[0] == "saved"
+
+
+def test_secure_where_the_first_upgraded_member_failed_goes_on(monkeypatch: pytest.MonkeyPatch, begun: Path) -> None:
+    (said,) = secured(monkeypatch, begun, without(0), (NEW, OLD, OLD), ("", OLD, OLD))
+    assert said == f"goes on with an upgrade that has begun; its snapshot is {begun}/snapshots/before-{NEW}-1.db"
+
+
+def test_secure_of_an_unhealthy_cluster_where_no_node_has_the_new_binary_is_refused(
+    monkeypatch: pytest.MonkeyPatch, begun: Path
+) -> None:
+    with pytest.raises(Refused, match="etcd-1 does not answer"):
+        secured(monkeypatch, begun, without(0), (OLD,) * 3, ("", OLD, OLD))
+
+
+def test_secure_of_an_unhealthy_cluster_without_a_snapshot_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="etcd-1 does not answer"):
+        secured(monkeypatch, tmp_path, without(0), (NEW, OLD, OLD), ("", OLD, OLD))
