@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steps.core import ground, versions
+from steps.core import ground
 from steps.core.errors import Refused, StepFailed
-from steps.core.etcd import instances
-from steps.core.etcd.ask import login_script
+from steps.core.etcd import instances, upgrade
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
@@ -39,7 +38,7 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> 
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
         problems += [f"{node.name}: {problem}" for problem in ground.problems(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in ports(ctx, node, look)]
-        problems += [f"{node.name}: {problem}" for problem in _upgrade(ctx, node, look)]
+        problems += [f"{node.name}: {problem}" for problem in upgrade.refusals(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in foreign_ca(cluster, node, look, ctx.store.ca())]
         problems += [f"{node.name}: {problem}" for problem in _not_yet_valid(ctx, node, look)]
         for warning in _warnings(cluster, node, look):
@@ -291,36 +290,6 @@ ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r l; do case $l in
 esac; done
 true
 """
-
-
-def _upgrade(ctx: Context, node: Node, look: Look) -> Iterator[str]:
-    """A lower version, a skipped minor, and 3.4 → 3.5 with auth on: refused before any binary is replaced."""
-    # Data that no process has open was last written by what is installed.
-    seen = look.facts.get("living") or (look.facts.get("version") if look.member else "")
-    wanted = ctx.cluster.version
-    if not seen or seen == wanted:
-        return
-    now, then = versions.minor(seen), versions.minor(wanted)
-    if problem := versions.step(seen, wanted):
-        yield problem
-    elif now == then:
-        if versions.number(wanted) < versions.number(seen):
-            ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
-    elif look.process is None:
-        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
-    elif (now, then) == ((3, 4), (3, 5)):
-        yield from _auth(ctx, node)
-
-
-def _auth(ctx: Context, node: Node) -> Iterator[str]:
-    """Whether auth is on: 3.4 cannot be asked for it. A login of no user is refused there, and ignored without auth."""
-    answer = ctx.sh(node, login_script(ctx.cluster, node)).out
-    if "login 0\n" in answer:
-        return
-    if "authentication failed" in answer:
-        yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
-    else:
-        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {answer.strip()[:300]}"
 
 
 def foreign_ca(cluster: Cluster, node: Node, look: Look, ca: bytes | None) -> Iterator[str]:

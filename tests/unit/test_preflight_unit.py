@@ -272,6 +272,29 @@ def test_upgrade_to_3_5_is_refused_unless_auth_is_known_to_be_off(tmp_path: Path
     assert words in asked(cluster, running, says=says)[0]
 
 
+def test_upgrade_to_3_7_needs_a_snapshot_behind_what_3_5_wrote(tmp_path: Path) -> None:
+    cluster = on_hosts(version="3.7.1", file=tmp_path / "etcd.toml")
+    facts = {"machine": "2", "boot": "2", "living": "3.6.14", "version": "3.6.14"}
+    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    entry = "entry 18 09 22 39 08 82 c0 ee 9e f3 c2 e8 93 59 12 03 50 55 54 1a 0a\n"
+    assert "would panic on what 3.5 has left in its WAL" in asked(cluster, running, says=entry)[0]
+    assert asked(cluster, running, says=f"0000000000000002-0000000000000009.snap\n{entry}")[0] == ""
+
+
+def test_upgrade_of_one_member_is_taken_back_while_another_runs_the_old_release(tmp_path: Path) -> None:
+    cluster = on_hosts(version="3.6.14", file=tmp_path / "etcd.toml")
+    facts = {"machine": "2", "boot": "2", "version": "3.7.1"}
+    unit = {unit_file(cluster, cluster.nodes[1]): Entry("file", content="")}
+    failed = seen(cluster, facts=facts, member=True, wal=True, entries=unit)
+    old = {"machine": "1", "boot": "1", "living": "3.6.14", "version": "3.7.1"}
+    other = seen(cluster, process=Process(5, "x", (), 0), facts=old, member=True, wal=True)
+    assert "3.6.14 cannot read it" in asked(cluster, failed)[0]
+    looks = {"etcd-1": other, "etcd-2": failed, "etcd-3": seen(cluster, facts={"machine": "3", "boot": "3"})}
+    ctx = Ctx(cluster, looks, "")
+    preflight(ctx, cluster.nodes)  # type: ignore[arg-type]  # a stand-in
+    assert ctx.warnings == ["etcd-2: etcd 3.7.1 -> 3.6.14: back, which works while another member runs 3.6.14"]
+
+
 def test_every_nodes_problems_are_told_at_once(cluster: Cluster) -> None:
     bad = seen(cluster, facts={"arch": "mips64", "walmount": "1", "machine": "x", "boot": "y"})
     looks = {node.name: replace(bad, facts={**bad.facts, "machine": node.name}) for node in cluster.nodes}

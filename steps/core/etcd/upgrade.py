@@ -1,13 +1,15 @@
-"""Before another minor release of etcd replaces the one that runs: the cluster is healthy, and its data is saved."""
+"""Before another release of etcd replaces the one that runs: it can read the data, which a new minor saves first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import Refused
+from steps.core.etcd.ask import login_script
 from steps.core.etcd.gate import ask, problems
+from steps.core.etcd.wal import v2_left, v2_script
 from steps.core.hints import invoke
 
 if TYPE_CHECKING:
@@ -16,6 +18,55 @@ if TYPE_CHECKING:
     from steps.core.context import Context
     from steps.core.etcd.ask import View
     from steps.core.model import Node
+    from steps.core.node.look import Look
+
+
+def refusals(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+    """A lower version, a skipped minor, and 3.4 → 3.5 with auth on: refused before any binary is replaced."""
+    # Data that no process has open was last written by what is installed.
+    seen = look.facts.get("living") or (look.facts.get("version") if look.member else "")
+    wanted = ctx.cluster.version
+    if not seen or seen == wanted:
+        return
+    now, then = versions.minor(seen), versions.minor(wanted)
+    if _still_old(ctx, node, now, then):
+        ctx.warn(f"etcd {seen} -> {wanted}: back, which works while another member runs {wanted}", node)
+    elif problem := versions.step(seen, wanted):
+        yield problem
+    elif now == then:
+        if versions.number(wanted) < versions.number(seen):
+            ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
+    elif look.process is None:
+        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
+    elif (now, then) == ((3, 4), (3, 5)):
+        yield from _auth(ctx, node)
+    elif (now, then) == ((3, 6), (3, 7)) and v2_left(ctx.sh(node, v2_script(node)).out):
+        yield (
+            f"etcd {wanted} would panic on what 3.5 has left in its WAL, which no snapshot covers yet. Keep {seen} and "
+            "set [etcd.flags] snapshot-count = 10: members take one when they restart. Then take it out, and upgrade"
+        )
+
+
+def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Minor) -> bool:
+    """Whether an upgrade by one minor can be taken back: as long as one member runs the old one, the data is old too.
+
+    Source: etcd-io/website, docs/v3.6/upgrades/upgrade_3_6, "Rollback".
+    """
+    if then != (now[0], now[1] - 1):
+        return False
+    others = (look.facts.get("living") for name, look in ctx.looks.items() if name != node.name)
+    return any(version and versions.minor(version) == then for version in others)
+
+
+def _auth(ctx: Context, node: Node) -> Iterator[str]:
+    """Whether auth is on: 3.4 cannot be asked for it. A login of no user is refused there, and ignored without auth."""
+    answer = ctx.sh(node, login_script(ctx.cluster, node)).out
+    if "login 0\n" in answer:
+        return
+    if "authentication failed" in answer:
+        yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+    else:
+        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {answer.strip()[:300]}"
 
 
 def secure(ctx: Context, nodes: Sequence[Node]) -> None:

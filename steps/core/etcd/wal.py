@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from shlex import quote
+
+from steps.core.model import Node
+
 HEAD = 128  # bytes of a segment that are enough
 _TYPE, _DATA, _CLUSTER = 1, 3, 2  # fields of walpb.Record, of etcdserverpb.Metadata
 _METADATA = 1  # the record type (etcd server/storage/wal: crc, then metadata, then all else)
 _VARINT, _BYTES = 0, 2  # protobuf wire types
+_BEFORE = 48  # bytes before a v2 path that hold its entry's head
+# raftpb.Entry's index and data, which is an etcdserverpb.Request of 3.5: its ID, its method PUT, its path.
+_VARINT_BYTES = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+_V2_ENTRY = re.compile(
+    rb"\x18(" + _VARINT_BYTES + rb")\x22" + _VARINT_BYTES + rb"\x08" + _VARINT_BYTES + rb"\x12\x03PUT\x1a.\Z", re.DOTALL
+)
 _PADDED = (1 << 56) - 1  # the top byte of a record's length says how it was padded to 8 bytes
 
 
@@ -21,6 +32,34 @@ def cluster_id(head: bytes) -> str:
     except (IndexError, ValueError):
         pass  # a torn or foreign file: nothing is known of it
     return ""
+
+
+def v2_script(node: Node) -> str:
+    """Prints the names of the node's raft snapshots, and what stands before each v2 path in its WAL, for `v2_left`.
+
+    Until 3.5 members announced themselves, and the cluster's version was set, by requests of the v2 API.
+    """
+    snapshots, log = quote(f"{node.paths.data}/member/snap"), quote(node.paths.wal)
+    return f"""\
+ls {snapshots}
+for f in {log}/*.wal; do
+grep -a -b -o '/0/members/[0-9a-f]*/attributes\\|/0/version' "$f" | tail -n 500 | while IFS=: read -r at _; do
+  n=$((at < {_BEFORE} ? at : {_BEFORE})); printf 'entry '
+  tail -c +$((at - n + 1)) "$f" | head -c $n | od -An -v -tx1 | tr -d '\\n'; echo
+done; done
+true
+"""
+
+
+def v2_left(output: str) -> bool:
+    """Whether etcd would replay a v2 request at its start: there is one behind the last snapshot."""
+    snapshot, entry = 0, 0
+    for line in output.splitlines():
+        if name := re.fullmatch(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap", line):
+            snapshot = max(snapshot, int(name[1], 16))
+        elif line.startswith("entry ") and (found := _V2_ENTRY.search(bytes.fromhex(line[6:]))):
+            entry = max(entry, _varint(found[1], 0)[0])
+    return entry > snapshot
 
 
 def _records(head: bytes) -> list[bytes]:
