@@ -104,6 +104,16 @@ SAID = [
     ("cluster-id-mismatch", zap("warn", "request cluster ID mismatch", **{"remote-peer-id": "a1"})),
     ("removed-member", zap("warn", "the member has been permanently removed from the cluster")),
     ("corrupt", zap("fatal", "checkInitialHashKV failed", "a2 found data inconsistency with peers")),
+    # as 3.5.35, 3.6.16 and 3.7.3 say it
+    ("bad-flag", zap("warn", "failed to verify flags", "cannot set --experimental-x and --x at the same time")),
+    ("newer-data", zap("fatal", "invalid downgrade; server version is lower than determined cluster version")),
+    ("newer-data", zap("error", "Failed to validate schema", 'version "3.7.0" is not supported')),
+    ("newer-data", zap("fatal", "discovery failed", 'version "3.7.0" is not supported')),
+    ("v2-content", "panic: detected disallowed v2 WAL for stage --v2-deprecation=write-only [recovered]"),
+    (
+        "v2-entries",
+        "panic: unmarshal should never fail (proto:\u00a0cannot parse invalid wire-format data) [recovered]",
+    ),
     ("closed-directory", entry("etcd.service: Main process exited, code=exited, status=200/CHDIR", systemd=True)),
     ("not-executable", entry("etcd.service: Main process exited, code=exited, status=203/EXEC", systemd=True)),
     ("no-namespace", entry("etcd.service: Main process exited, code=exited, status=226/NAMESPACE", systemd=True)),

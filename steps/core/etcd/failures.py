@@ -108,6 +108,20 @@ FAILURES: Mapping[str, Failure] = {
         "{say}",
     ),
     "corrupt": Failure("the member's data is corrupt", "{say}"),
+    "newer-data": Failure(
+        "a newer etcd has written the member's data, which this one cannot read",
+        f"put the newer version back into etcd.toml, then: {invoke('all')}",
+    ),
+    "v2-content": Failure(
+        "the member's data has content of etcd's v2 API, which 3.6 does not take",
+        f"put the former version back into etcd.toml, then: {invoke('all')}; then remove that content "
+        '(etcd\'s documentation, "Upgrade etcd from v3.5 to v3.6")',
+    ),
+    "v2-entries": Failure(
+        "the WAL has entries of etcd 3.5, on which 3.7 panics",
+        "put the former version back into etcd.toml, with [etcd.flags] snapshot-count = 10, then: "
+        f"{invoke('all')}; then take that out, and upgrade",
+    ),
     "hashes-differ": Failure(
         "the members hold different data at one revision, and no majority says which is right",
         "replace no member; first save a snapshot at each of them: {ctl} --endpoints=URL snapshot save FILE",
@@ -185,6 +199,12 @@ LOG_LINES: tuple[tuple[str, str], ...] = (
     ("cluster-id-mismatch", r"cluster ID mismatch|mismatch cluster ID"),
     ("removed-member", r"permanently removed from the cluster"),
     ("corrupt", r"checkInitialHashKV failed|found data inconsistency|data corruption detected"),
+    (
+        "newer-data",
+        r"^invalid downgrade; server version|^Failed to validate schema|version \"[\d.]+\" is not supported",
+    ),
+    ("v2-content", r"illegal v2store content|detected disallowed v2 WAL"),
+    ("v2-entries", r"unmarshal should never fail \(proto:\scannot parse invalid wire-format data"),
     ("closed-directory", r"status=200/CHDIR"),
     ("not-executable", r"status=203/EXEC"),
     ("no-namespace", r"status=226/NAMESPACE"),
