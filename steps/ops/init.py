@@ -54,7 +54,7 @@ def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:
 name = {json.dumps(name)}
 
 [etcd]
-version = "3.5.30"
+version = "3.5.33"
 
 [ssh]
 user = {json.dumps(user)}{sudo}

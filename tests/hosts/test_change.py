@@ -121,6 +121,24 @@ def test_a_controller_that_dies_while_it_restarts_is_followed_by_one_that_goes_o
     assert not leftovers(cluster.hosts)
 
 
+def test_upgrade_from_3_4_is_refused_while_auth_is_on(cluster: Deployed, releases: Releases) -> None:
+    """3.4's etcdctl has no `auth status`, and members' certificates are no users."""
+    config, old = cluster.config.read_text(), state(cluster.hosts)
+    for words in ("user add root --no-password", "role add root", "user grant-role root root", "auth enable"):
+        cluster.etcdctl(*words.split())
+    cluster.edit(etcd={"version": releases.versions[1]})
+    try:
+        for task in ("plan", "all"):
+            said = cluster.invoke(task, code=3).stderr
+            assert said.count("auth is on, and 3.4 -> 3.5 with auth on can lose users' rights") == 3, said
+        assert state(cluster.hosts) == old
+    finally:
+        cluster.config.write_text(config)
+        for words in ("auth disable", "user delete root", "role delete root"):
+            cluster.etcdctl(*words.split())
+    assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
+
+
 def test_versions_go_up_without_a_loss_and_never_down(
     cluster: Deployed, releases: Releases, writing: Writing, tmp_path: Path
 ) -> None:
