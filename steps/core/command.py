@@ -15,7 +15,7 @@ import filelock
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
-from steps.core.files import private_directory, replace
+from steps.core.files import replace, work_directory
 from steps.core.hints import Hints, again, invoke
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
@@ -120,7 +120,13 @@ class Command:
                 hint = "is its disk full or read-only, does it belong to somebody else? Nothing was changed"
                 raise Refused(f"{self.cluster.work} cannot be written to: {error}", hint=hint) from error
         hosts = Hosts(
-            self.cluster, locked=self._writes, dry=self.dry, sudo_password=self._sudo_password, told=self._told
+            self.cluster,
+            locked=self._writes,
+            keep_keys=self._writes or self.dry,  # `all` meets the hosts that `plan` met
+            sudo_password=self._sudo_password,
+            told=self._told,
+            new_key=self._new_host_key,
+            paused=self.report.paused,
         )
         return Context(
             self.cluster,
@@ -184,10 +190,7 @@ class Command:
 
     def _take_lock(self) -> None:
         work = self.cluster.work
-        fresh = not work.exists()
-        private_directory(work)
-        if fresh:  # it gets keys, and etcd.toml may lie in a repository that does not ignore it
-            replace(work / ".gitignore", b"*\n", mode=0o644)
+        work_directory(work)
         holder = work / "lock.holder"
         lock = filelock.FileLock(work / LOCK, timeout=0, mode=0o600)
         try:
@@ -209,6 +212,10 @@ class Command:
         folder, names = self.cluster.work / "log", [node.name for node in self.nodes]
         with self._unbroken():
             self._log = RunLog(folder, who=who, command=command_line(self._calls), nodes=names)
+
+    def _new_host_key(self, said: str) -> None:
+        """Shown always, and kept in the run's log: with JSON on stdout it is a warning on stderr."""
+        (self.report.warn if self.report.json else self.report.change)(said)
 
     def _hear(self, kind: str, node: str, what: str) -> None:
         """`node`: one or several names, or none."""

@@ -13,6 +13,14 @@ def private_directory(path: Path) -> None:
         path.chmod(0o700)
 
 
+def work_directory(path: Path) -> None:
+    """The work directory, private. A new one is ignored by git: it gets keys, and may lie in a repository."""
+    fresh = not path.exists()
+    private_directory(path)
+    if fresh:
+        replace(path / ".gitignore", b"*\n", mode=0o644)
+
+
 def create(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """A file that was not there before, in its mode from the first byte on, on the disk. Raises FileExistsError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -137,6 +137,18 @@ class Report:
                 progress.update(row, total=None, size="")
             self._leave()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is drawn or written while the block runs, which asks something on the terminal."""
+        with self._lock:
+            if self._progress is not None:
+                self._progress.stop()
+            try:
+                yield
+            finally:
+                if self._progress is not None:
+                    self._progress.start()
+
     def _leave(self) -> None:
         """A row has ended. With the last one the display goes: what follows may be a question on the terminal."""
         with self._lock:

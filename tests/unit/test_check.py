@@ -117,7 +117,7 @@ def test_why_there_is_no_channel(
     def dial(*_words: object) -> None:
         raise raised
 
-    hosts = Hosts(CLUSTER, locked=False, dry=True)
+    hosts = Hosts(CLUSTER, locked=False)
     hosts._ssh = SimpleNamespace(dial=dial)  # type: ignore[assignment]
     with pytest.raises(kind):
         hosts.dial(FIRST, ("127.0.0.1", 9), direct=direct)
@@ -131,7 +131,7 @@ def test_a_channel_that_failed_without_a_reason_is_opened_again() -> None:
     def dial(*_words: object) -> None:
         raise came.pop(0)
 
-    hosts = Hosts(CLUSTER, locked=False, dry=True)
+    hosts = Hosts(CLUSTER, locked=False)
     hosts._ssh = SimpleNamespace(dial=dial)  # type: ignore[assignment]
     with pytest.raises(NotForwarded):
         hosts.dial(FIRST, (FIRST.ip, 2380), direct=False)

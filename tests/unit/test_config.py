@@ -505,6 +505,12 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     file.write_text(toml('[ssh]\nkey = "id"'))
     assert load(file).ssh.key == key
     key.chmod(0o644)
+    public = key.with_suffix(".pub")  # of a key that ssh-agent holds: it is no secret
+    public.write_text("ssh-ed25519 AAAA")
+    public.chmod(0o644)
+    file.write_text(toml('[ssh]\nkey = "id.pub"'))
+    assert load(file).ssh.key == public
+    file.write_text(toml('[ssh]\nkey = "id"'))
     with pytest.raises(ConfigError, match="with mode 0644, allowed 0600"):
         load(file)
 

@@ -23,7 +23,7 @@ class Deaf:
 def test_what_python_drops_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
     cluster = on_hosts()
     with _signals() as told:
-        hosts = Hosts(cluster, locked=False, dry=True, told=told)
+        hosts = Hosts(cluster, locked=False, told=told)
         assert hosts.each(cluster.nodes, lambda node: node.name) == {node.name: node.name for node in cluster.nodes}
         dying = Deaf()
         del dying

@@ -206,7 +206,7 @@ def ssh_key(ssh: Ssh, hosts: Hosts) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(("ssh", "key"), f"found {ssh.key}: {error.strerror}, allowed a private key's file")
         return
-    if mode & 0o077:
+    if mode & 0o077 and ssh.key.suffix != ".pub":  # a .pub names a key that ssh-agent holds
         yield Finding(("ssh", "key"), f"found {ssh.key} with mode {mode:04o}, allowed 0600", f"chmod 600 {ssh.key}")
 
 

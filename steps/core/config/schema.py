@@ -227,7 +227,7 @@ class Ssh(Section):
 
     user: Login | None = None
     port: Port | None = None
-    key: Annotated[LocalPath | None, rule("a private key's file, mode 0600")] = None
+    key: Annotated[LocalPath | None, rule("a private key's file, mode 0600, or the .pub of an agent's key")] = None
     jump: Annotated[str | None, rule("[user@]host[:port], several with commas", pattern=rf"^{HOP}(,{HOP})*$")] = None
     sudo: bool = False
     host_keys: Literal["accept-new", "strict"] = "accept-new"

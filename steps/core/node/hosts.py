@@ -41,11 +41,17 @@ class Hosts:
         cluster: Cluster,
         *,
         locked: bool,
-        dry: bool = False,
+        keep_keys: bool = False,
         sudo_password: str | None = None,
         told: threading.Event | None = None,
+        new_key: Callable[[str], None] = lambda _said: None,
+        paused: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`told`: set where the command was told to end, and nobody heard it."""
+        """`told`: set where the command was told to end, and nobody heard it.
+
+        `keep_keys`: host keys that are met for the first time are written; `new_key` hears of each. `paused` stops what
+        is drawn on the terminal while a second factor is typed.
+        """
         self._cluster = cluster
         self._told = told or threading.Event()
         self._locked = locked
@@ -56,9 +62,11 @@ class Hosts:
         self._me = f"{whoami()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
         self._work = _work_directory(cluster.work / LOCK)
         if cluster.hosts.transport == "ssh":
+            from steps.core.node.prompt import Prompter
             from steps.core.node.ssh import Ssh
 
-            self._ssh = Ssh(cluster, keep=not dry, sudo_password=sudo_password)
+            prompter = Prompter(paused=paused, ended=lambda: self.interrupted or self._told.is_set())
+            self._ssh = Ssh(cluster, keep=keep_keys, new_key=new_key, prompter=prompter, sudo_password=sudo_password)
 
     def open(self, node: Node) -> None:
         """Connects to the node and starts its shell, where that is not done yet. Raises Refused."""
@@ -184,12 +192,19 @@ class Hosts:
         if LOCKS in words and "Permission denied" in words:
             return Refused(f"{node.name}: we are not logged in as root", hint="set [ssh] sudo = true, or another user")
         if self._cluster.ssh.sudo and "sudo" in words:
-            return Refused(
-                f"{node.name}: sudo does not let us in: {words}",
-                hint=f"allow passwordless sudo, or give the password: {again('--prompt-for-sudo-password')}, "
-                "or INVOKE_SUDO_PASSWORD in the environment",
-            )
+            return self._no_sudo(node, words)
         return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
+
+    def _no_sudo(self, node: Node, words: str) -> Refused:
+        if "you must have a tty" in words:
+            user = node.ssh.user or self._cluster.ssh.user or "USER"
+            hint = f"on the host, in sudoers (visudo): Defaults:{user} !requiretty"
+            return Refused(f"{node.name}: its sudoers has requiretty: {words}", hint=hint)
+        return Refused(
+            f"{node.name}: sudo does not let us in: {words}",
+            hint=f"allow passwordless sudo, or give the password: {again('--prompt-for-sudo-password')}, "
+            "or INVOKE_SUDO_PASSWORD in the environment",
+        )
 
     def _lock(self, node: Node) -> Lock:
         path = f"{LOCKS}/lock" if self._cluster.systemd else f"{node.paths.unit}/lock"

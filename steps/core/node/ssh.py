@@ -2,80 +2,35 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
-import os
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paramiko
 from fabric import Config, Connection
 from fabric.connection import derive_shorthand
-from paramiko.ssh_exception import NoValidConnectionsError
 
 from steps.core.errors import Refused
 from steps.core.model import Cluster, Node
 from steps.core.node import session
+from steps.core.node.host_keys import HostKeyError, HostKeys, Policy, name_of
+from steps.core.node.known_hosts import BadLine
+from steps.core.node.login import Attempt, Queued, SecondFactor, Transport
+from steps.core.node.login_errors import explain
+from steps.core.node.prompt import Interrupted, Prompter
 
 _WINDOW = 1 << 22
+RSA = ("rsa-sha2-512", "rsa-sha2-256")  # the signatures of what known_hosts calls ssh-rsa
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it raises what it logs, and we say it
 
 
 class ConnectionRefused(Refused):
     """A node cannot be reached or logged in to; nothing was changed."""
-
-
-def fingerprint(key: paramiko.PKey) -> str:
-    """As OpenSSH prints it: SHA256:… without padding."""
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"{key.get_name()} SHA256:{digest}"
-
-
-class _UnknownKey(Exception):
-    """A strict policy met a host key that it does not know. `line` is what known_hosts would say of it."""
-
-    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
-        super().__init__(f"host key of {hostname} is unknown: {fingerprint(key)}")
-        self.line = f"{hostname} {key.get_name()} {key.get_base64()}"
-
-
-class _AcceptNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko is untyped
-    """Writes a first-seen key into the cluster's own known_hosts; a changed one never reaches a policy.
-
-    `seen`: what this run has accepted. `keep` False: nothing is written (a dry run).
-    """
-
-    def __init__(self, file: Path, seen: paramiko.HostKeys, lock: threading.Lock, *, keep: bool) -> None:
-        self._file, self._seen, self._lock, self._keep = file, seen, lock, keep
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        del client
-        with self._lock:
-            if self._seen.check(hostname, key):
-                return
-            if hostname in self._seen:
-                # A sibling hop of this very run saw another key for the same name.
-                raise paramiko.BadHostKeyException(hostname, key, next(iter(self._seen[hostname].values())))
-            self._seen.add(hostname, key.get_name(), key)
-            if self._keep:
-                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with open(self._file, "a", opener=_private) as stream:
-                    stream.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
-
-
-class _Strict(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # see above
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        del client
-        raise _UnknownKey(hostname, key)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 class _ChannelPipe:
@@ -110,19 +65,24 @@ class _ChannelPipe:
 class Ssh:
     """Opens shells on nodes and TCP channels through them; one connection per node, kept until close()."""
 
-    def __init__(self, cluster: Cluster, *, keep: bool, sudo_password: str | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        keep: bool,
+        new_key: Callable[[str], None],
+        prompter: Prompter,
+        sudo_password: str | None = None,
+    ) -> None:
+        """`keep`: host keys that are met for the first time are written. `new_key`: hears of each."""
         self._cluster = cluster
         self._password = sudo_password
-        self._keep = keep
-        self._seen = paramiko.HostKeys()
-        self._keys = threading.Lock()
+        self._keys = HostKeys(cluster, keep=keep, new=new_key)
+        self._prompter = prompter
         self._opening: dict[str, threading.Lock] = {node.name: threading.Lock() for node in cluster.nodes}
         self._connections: dict[str, Connection] = {}
         self._jumps: dict[str, Connection | ConnectionRefused] = {}
         self._jumping = threading.Lock()
-        ssh = cluster.ssh
-        default = cluster.work / "known_hosts" if ssh.host_keys == "accept-new" else Path("~/.ssh/known_hosts")
-        self.known_hosts = Path(ssh.known_hosts or default).expanduser()
         # Fabric's own configuration carries the defaults that ~/.ssh/config may override.
         self._config = Config(overrides={"user": "root", "port": 22})
 
@@ -156,6 +116,7 @@ class Ssh:
             return connection
 
     def close(self) -> None:
+        self._prompter.cancel()
         for connection in self._connections.values():
             connection.close()
         for jump in self._jumps.values():
@@ -163,16 +124,14 @@ class Ssh:
                 jump.close()
 
     def _connect(
-        self, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None
+        self, label: str, host: str, gateway: Connection | None, user: str | None = None, port: int | None = None
     ) -> Connection:
+        """A connection, not yet open. `label`: the host, for people."""
         timeout = self._cluster.ssh.connect_timeout
-        arguments: dict[str, Any] = {
-            **{f"{what}_timeout": timeout for what in ("banner", "auth", "channel")},
-            "transport_factory": _transport,
-        }
+        arguments: dict[str, Any] = {f"{what}_timeout": timeout for what in ("banner", "auth", "channel")}
         if self._cluster.ssh.key:
             arguments["key_filename"] = [str(Path(self._cluster.ssh.key).expanduser())]
-        return Connection(
+        connection = Connection(
             host,
             user=user,
             port=port,
@@ -181,12 +140,32 @@ class Ssh:
             connect_timeout=timeout,
             connect_kwargs=arguments,
         )
+        for hop in _hops(connection):
+            if "auth_strategy" not in hop.connect_kwargs:
+                self._prepare(hop, label)
+        return connection
+
+    def _prepare(self, hop: Connection, label: str) -> None:
+        """Our own login and host key verification: Fabric sets AutoAddPolicy and loads no known_hosts."""
+        settings = hop.ssh_config
+        attempt = Attempt(
+            where=f"{hop.user}@{hop.host}:{hop.port}",
+            user=hop.user,
+            files=hop.connect_kwargs.pop("key_filename", []),
+            prompter=self._prompter,
+            label=label,
+            only_named=str(settings.get("identitiesonly", "no")).lower() == "yes",
+        )
+        name = str(settings.get("hostkeyalias") or name_of(hop.host, hop.port))
+        hop.connect_kwargs["auth_strategy"] = attempt
+        hop.connect_kwargs["transport_factory"] = partial(_transport, attempt, partial(self._keys.kinds, name))
+        hop.client.set_missing_host_key_policy(Policy(self._keys, label, name))
 
     def _new(self, node: Node) -> Connection:
         ssh = self._cluster.ssh
         host = node.ssh.host or node.ip
         gateway = self._gateway(ssh.jump or self._proxy_jump(host))
-        return self._connect(host, gateway, node.ssh.user or ssh.user, node.ssh.port or ssh.port)
+        return self._connect(node.name, host, gateway, node.ssh.user or ssh.user, node.ssh.port or ssh.port)
 
     def _proxy_jump(self, host: str) -> str:
         """The chain in ~/.ssh/config. Read by us, for Fabric goes a chain of several hops from its wrong end."""
@@ -210,84 +189,74 @@ class Ssh:
         hops: list[Connection] = []
         try:
             for hop in chain.split(","):
-                hops.append(self._connect(hop.strip(), hops[-1] if hops else None))
-                self._guard(hops[-1])
+                hops.append(self._connect(f"jump host {hop.strip()}", hop.strip(), hops[-1] if hops else None))
                 self._opened(hops[-1])
         except ConnectionRefused as error:
             for hop_connection in hops:
                 hop_connection.close()
             # Kept, so that not every node waits for the same deadline.
-            return ConnectionRefused(f"jump host: {error.message}", hint=error.hint)
+            message = error.message.removeprefix("jump host ")
+            return ConnectionRefused(f"jump host: {message}", hint=error.hint)
         return hops[-1]
-
-    def _guard(self, connection: Connection) -> None:
-        """Known keys and a policy for every hop: Fabric sets AutoAddPolicy and loads no known_hosts."""
-        for hop in _hops(connection):
-            if self.known_hosts.exists():
-                hop.client.load_system_host_keys(str(self.known_hosts))
-            accept = _AcceptNew(self.known_hosts, self._seen, self._keys, keep=self._keep)
-            strict = self._cluster.ssh.host_keys == "strict"
-            hop.client.set_missing_host_key_policy(_Strict() if strict else accept)
 
     def _open(self, node: Node) -> Connection:
         try:
             connection = self._new(node)
-            self._guard(connection)
             self._opened(connection)
         except ConnectionRefused as error:
-            raise ConnectionRefused(f"{node.name}: {error.message}", hint=error.hint) from error
+            already = error.message.startswith(f"{node.name} ")
+            message = error.message if already else f"{node.name}: {error.message}"
+            raise ConnectionRefused(message, hint=error.hint) from error
         return connection
 
     def _opened(self, connection: Connection) -> None:
-        where = f"{connection.user}@{connection.host}:{connection.port}"
+        attempt: Attempt = connection.connect_kwargs["auth_strategy"]
+        try:
+            self._log_in(connection, attempt)
+        except KeyboardInterrupt:
+            self._prompter.cancel()
+            raise
+        except HostKeyError as error:
+            refused = ConnectionRefused(str(error), hint=error.hint)
+        except BadLine as error:
+            refused = ConnectionRefused(str(error), hint="fix that line, or remove it")
+        except (SecondFactor, Interrupted, EOFError, OSError, paramiko.SSHException) as error:
+            message, hint = explain(error, attempt, self._cluster.ssh.connect_timeout)
+            refused = ConnectionRefused(message, hint=hint)
+            refused.__cause__ = error
+        else:
+            return
+        connection.client.close()
+        raise refused
+
+    def _log_in(self, connection: Connection, attempt: Attempt) -> None:
         try:
             connection.open()
-        except paramiko.BadHostKeyException as error:
-            raise ConnectionRefused(
-                f"the host key of {error.hostname} has changed: known {fingerprint(error.expected_key)}, "
-                f"offered {fingerprint(error.key)}",
-                hint=f"if the host was reinstalled, remove its line from {self.known_hosts}; otherwise stop here",
-            ) from error
-        except _UnknownKey as error:
-            raise ConnectionRefused(
-                str(error),
-                hint=f"compare it on the host's console, then: echo '{error.line}' >> {self.known_hosts}",
-            ) from error
-        except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
-            keys = connection.connect_kwargs.get("key_filename") or ["the agent's keys and ~/.ssh/id_*"]
-            raise ConnectionRefused(
-                f"{where} refused the login (tried {', '.join(map(str, keys))}): {error}",
-                hint="check [ssh] user and key, or the host's authorized_keys",
-            ) from error
-        except paramiko.hostkeys.InvalidHostKey as error:
-            raise ConnectionRefused(
-                f"{self.known_hosts} has a line that is none: {error.line}", hint="mend that line, or remove it"
-            ) from error
-        except socket.gaierror as error:
-            raise ConnectionRefused(f"{where}: the name cannot be resolved: {error.strerror}") from error
-        except NoValidConnectionsError as error:
-            cause = next(iter(error.errors.values()))
-            raise ConnectionRefused(
-                f"{where}: {cause.strerror or cause}", hint="is the host up, is sshd on that port?"
-            ) from error
-        except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
-            raise ConnectionRefused(
-                f"{where} did not answer within {self._cluster.ssh.connect_timeout} s: {error or type(error).__name__}",
-                hint="is the host up and its sshd healthy?",
-            ) from error
+        except Queued:
+            connection.client.close()
+            with self._prompter.turn:
+                attempt.turn = True
+                connection.open()
 
 
-def _transport(sock: Any, **options: Any) -> paramiko.Transport:
+def _transport(attempt: Attempt, kinds: Callable[[], Sequence[str]], sock: Any, **options: Any) -> Transport:
     """A transport over a socket that holds nothing back, and ends where the host falls silent.
 
     The kernel would keep a small packet until the one before it is acknowledged, up to a round trip or 40 ms later;
     and it would try to send for a quarter of an hour. Beyond a jump host `sock` is a channel, whose own connection has
     all this.
+
+    The host is asked for a key of the `kinds` that are known of it: another one would say nothing.
     """
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, session.STALL * 1000)
-    return paramiko.Transport(sock, **options)
+    transport = Transport(sock, **options)
+    can = transport.get_security_options()
+    known = [each for kind in kinds() for each in (RSA if kind == "ssh-rsa" else (kind,)) if each in can.key_types]
+    can.key_types = [*known, *(kind for kind in can.key_types if kind not in known)]
+    attempt.connected(transport)
+    return transport
 
 
 def _hops(connection: Connection) -> Iterator[Connection]:
