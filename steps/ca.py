@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from steps.core.node import ca_key
 from steps.core.node.places import ca_key_files, cert_directory
 from steps.core.resources import File, Promise, Resource
 from steps.core.step import Step
@@ -25,8 +26,9 @@ class CA(Step):
             ctx.store.ca()
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        del nodes
         tls = cluster.tls
+        if said := ca_key.warning(cluster, [node for node in nodes if ca_key.FACT in ctx.look(node).facts]):
+            ctx.warn(said)
         if not tls.enabled:
             ctx.say("TLS is off")
         elif not ctx.dry:

@@ -17,6 +17,7 @@ from steps.core.etcd.logs import last_start, read
 from steps.core.etcd.rolling import holders_script, known_id
 from steps.core.hints import again
 from steps.core.house import task
+from steps.core.node import ca_key
 from steps.core.node.look_script import quoted
 from steps.core.node.places import wal_parent
 from steps.core.node.service import log_script, parse_state, state_script
@@ -42,6 +43,9 @@ def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     evidence = gather(command.ctx, command.nodes)
     findings = diagnose(evidence)
     report = command.report
+    copies = [case.node for case in evidence.nodes if case.look is not None and ca_key.FACT in case.look.facts]
+    if said := ca_key.warning(command.cluster, copies):
+        report.warn(said)
     codes = {finding.code for finding in findings} - {DONE}
     report.data({"cluster": command.cluster.name, "well": not codes, "findings": [asdict(f) for f in findings]})
     for finding in findings:

@@ -15,6 +15,7 @@ from steps.core.etcd import gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse
 from steps.core.etcd.rolling import known_id
 from steps.core.hints import invoke
+from steps.core.node import ca_key
 from steps.core.node.service import State, parse_state, state_script
 from steps.core.node.session import Result
 
@@ -76,6 +77,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     answers = ctx.each(nodes, lambda node: _meet(ctx, node, speaks=node.name == first, thorough=thorough))
     views: dict[str, View] = {}
     states: dict[str, State] = {}
+    copies: list[Node] = []  # those that have a CA key
     for node in nodes:
         answer = answers[node.name][0]
         if isinstance(answer, StepsError):
@@ -84,6 +86,8 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
             )
             continue
         views[node.name], states[node.name] = parse(answer.out), parse_state(answer.out)
+        if answer.out.startswith(f"{ca_key.FACT}="):
+            copies.append(node)
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
     health.problems += _services(nodes, states)
     health.problems += _etcd(cluster, nodes, views, speaker)
@@ -93,7 +97,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
         if node.name in views:
             seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
     health.members = [_member(cluster, node, views.get(node.name), seen.get(node.name)) for node in nodes]
-    health.warnings += releases(cluster, health.members)
+    health.warnings += [*releases(cluster, health.members), *filter(None, [ca_key.warning(cluster, copies)])]
     return health
 
 
@@ -139,7 +143,9 @@ def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | St
     key = PROBE + secrets.token_hex(4) if probe else ""
     asked = ask_script(cluster, node, own_urls(cluster, node), members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
-    script = state_script(cluster, node) + '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n' + asked
+    script = (
+        ca_key.seen_script(node) + "\n" + state_script(cluster, node) + '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n' + asked
+    )
     try:
         return ctx.sh(node, script, deadline=120)
     except StepsError as error:

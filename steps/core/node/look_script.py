@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
 from steps.core.model import Cluster, Node
+from steps.core.node import ca_key
 from steps.core.node.places import HOSTS, wal_parent
 from steps.core.resources import PATHLESS, Blob, Block, Command, Directory, File, Resource, Service, Symlink, User
 
@@ -122,6 +123,7 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         lines.append(pid_lines(node))
     lines += [
         f'process "$p" {etcd}',
+        ca_key.seen_script(node),
         f"[ -d {data}/member ] && echo member=1",
         f'for f in {wal}/*.wal; do [ ! -e "$f" ] || echo outerwal=1; break; done',
         f'for f in {data}/member/wal/*.wal; do [ ! -e "$f" ] || echo innerwal=1; break; done',
