@@ -14,6 +14,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser import Parser
 from invoke.program import Program
 
+from steps.core.debug import hide_passwords
 from steps.core.errors import WRONG
 from steps.core.house import House, HouseTask
 from steps.core.plugins import Plugins
@@ -30,6 +31,7 @@ _HELPS = {
 
 def namespace(root: Path, phases: Sequence[type[Step]], operations: Sequence[Callable[..., None]]) -> Collection:
     """All tasks; plugins are looked for in `root`/plugins. Never raises for a plugin: its problem is kept for later."""
+    hide_passwords()  # before Invoke asks for sudo's, or reads it from the environment
     plugins = Plugins.load(root / "plugins")
     builtin = [phase() for phase in phases]
     house = House(root, plugins, list(builtin))
