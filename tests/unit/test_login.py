@@ -185,6 +185,15 @@ def test_identities_only_offers_nothing_else(home: Path, agent: Callable[[str], 
     assert said.startswith(f"{WHERE} refused the login (tried {home}/named)\nnext: check [ssh] user and key")
 
 
+def test_identities_only_without_a_file_means_the_usual_ones(home: Path, agent: Callable[[str], None]) -> None:
+    made(home, "other")
+    agent("other")
+    accepted = made(home / ".ssh", "id_rsa")
+    agent(".ssh/id_rsa")
+    (home / ".ssh" / "id_rsa").unlink()
+    assert logged_in(attempt(only_named=True), Server(accepted)) == [str(home / ".ssh" / "id_rsa")]
+
+
 NO_KEY = {
     "none at all": (
         [],

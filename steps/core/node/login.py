@@ -96,10 +96,9 @@ class Attempt:
             self.tried.append(name)
             try:
                 more: list[str] = transport.auth_publickey(self.user, key)
-            except paramiko.BadAuthenticationType:
-                raise
             except paramiko.AuthenticationException as error:
-                if not transport.is_active() or "timeout" in str(error):
+                ended = not transport.is_active() or "timeout" in str(error)
+                if ended or isinstance(error, paramiko.BadAuthenticationType):
                     raise
                 refused = error
                 continue
@@ -143,10 +142,11 @@ class Attempt:
         that an agent with many keys does not use up the host's MaxAuthTries.
         """
         agent = paramiko.Agent()
+        usual = [str(Path("~/.ssh").expanduser() / name) for name in DEFAULTS]
         try:
             held = {key.asbytes(): key for key in agent.get_keys()}
             given: set[bytes] = set()
-            for file in self.files:
+            for file in self.files or (usual if self.only_named else ()):
                 found = self._named(Path(file).expanduser(), held)
                 if found is not None and found[1].asbytes() not in given:
                     given.add(found[1].asbytes())
@@ -157,12 +157,11 @@ class Attempt:
                 if blob not in given:
                     given.add(blob)
                     yield f"the agent's {key.comment or key.fingerprint}", key
-            for path in (Path("~/.ssh").expanduser() / name for name in DEFAULTS):
-                if str(path) not in self.files and path.exists():
-                    found = self._named(path, held)
-                    if found is not None and found[1].asbytes() not in given:
-                        given.add(found[1].asbytes())
-                        yield found
+            for file in usual:
+                found = self._named(Path(file), held) if file not in self.files else None
+                if found is not None and found[1].asbytes() not in given:
+                    given.add(found[1].asbytes())
+                    yield found
         finally:
             agent.close()
 
