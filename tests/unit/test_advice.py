@@ -160,6 +160,15 @@ def test_wal_mount_of_a_member_that_has_data_is_no_place_for_a_new_wal() -> None
     assert "set [paths] wal to a directory below it" in said(finding)
 
 
+def test_unit_that_is_missing_is_written_again_over_the_members_own_data(tmp_path: Path) -> None:
+    cluster = known(tmp_path)
+    facts = {"cluster": "c1", "systemd": "252"}
+    (finding,) = found(down(TWO, STOPPED, look={"entries": {}, "facts": facts}), cluster=cluster)
+    assert (finding.failure, said(finding)) == ("no-unit", "invoke units start --node etcd-2")
+    other = down(TWO, STOPPED, look={"entries": {}, "facts": {**facts, "cluster": "f0"}})
+    assert names(found(other, cluster=cluster)) == {"etcd-2: foreign-data", "etcd-2: cluster-id-mismatch"}
+
+
 def test_two_wals_are_named_and_stop_nothing() -> None:
     case = well(CLUSTER, TWO)
     assert case.look is not None

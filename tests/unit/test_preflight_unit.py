@@ -313,3 +313,93 @@ def test_the_owners_of_sockets_are_found() -> None:
         said = subprocess.check_output(["sh", "-c", owners_script([inode, "4"])], text=True)
     name = Path("/proc/self/comm").read_text().strip()
     assert said == f"{inode} pid {os.getpid()} ({name})\n"
+
+
+# -- what exists stays where it is -----------------------------------------------------------------------------------
+
+
+def once_healthy(cluster: Cluster) -> None:
+    cluster.work.mkdir(parents=True)
+    (cluster.work / "cluster-id").write_text("c1\n")
+
+
+def test_preflight_wal_mount_of_a_member_with_data_names_no_other_path(cluster: Cluster) -> None:
+    unit = {unit_file(cluster, cluster.nodes[1]): Entry("file")}
+    message, _ = asked(cluster, own(cluster, entries=unit, facts={"walmount": "1"}, member=True))
+    assert "mount the disk that holds it" in message
+    assert "set [paths]" not in message
+
+
+def test_preflight_data_of_this_cluster_without_a_unit_gets_one(cluster: Cluster) -> None:
+    once_healthy(cluster)
+    data = {"member": True, "wal": True}
+    message, _ = asked(cluster, own(cluster, facts={"cluster": "c1"}, **data))
+    assert "holds a member's data" not in message
+    message, _ = asked(cluster, own(cluster, facts={"cluster": "f0"}, **data))
+    assert "etcd-2: /data/etcd/data holds a member's data of the cluster f0" in message
+    assert "mv " not in message
+
+
+def test_preflight_two_wals_of_a_stopped_member_are_refused(cluster: Cluster) -> None:
+    facts = {"innerwal": "1", "outerwal": "1"}
+    unit = {unit_file(cluster, cluster.nodes[1]): Entry("file")}
+    message, _ = asked(cluster, own(cluster, entries=unit, facts=facts, member=True, wal=True))
+    assert "etcd-2: there is a WAL in /data/etcd/data/member/wal next to the one in /data/etcd/wal" in message
+    living = own(cluster, entries=unit, facts=facts, member=True, wal=True, process=Process(5, "x", (), 0))
+    assert asked(cluster, living)[0] == ""
+
+
+def test_preflight_owner_of_this_members_parent_is_given_back(cluster: Cluster) -> None:
+    """Only this member's data lies there, and a unit of this tool: `units` may make it etcd's again."""
+    unit = {unit_file(cluster, cluster.nodes[1]): Entry("file", content="Environment=UNIT_DIGEST=0a\n")}
+    entries = {**unit, "/data/etcd": Entry("dir", 0o700, "root", "root")}
+    assert asked(cluster, own(cluster, entries=entries, member=True, wal=True))[0] == ""
+    foreign = {**entries, unit_file(cluster, cluster.nodes[1]): Entry("file", content="[Service]\n")}
+    message, _ = asked(cluster, own(cluster, entries=foreign, member=True, wal=True))
+    assert "/data/etcd belongs to root (mode 0700) and holds its WAL, where a member's data is or was" in message
+    assert "set [paths]" not in message
+
+
+OTHER = """exe /usr/bin/etcd
+group 0::/system.slice/etcd3.service
+open socket:[77]
+open {data}/member/snap/db
+word /usr/bin/etcd
+word --name={name}
+word --wal-dir={wal}
+."""
+
+
+def framed(**fields: str) -> str:
+    body = OTHER.format(**{"data": DATA, "wal": WAL, "name": "etcd-2", **fields})
+    return f"etcd 812 {len(body)}\n{body}\n"
+
+
+def test_preflight_etcd_of_another_unit_is_left_alone(cluster: Cluster) -> None:
+    """One line about it, and none of the advice for a node of ours."""
+    facts = {"walmount": "1"}
+    taken = own(cluster, facts=facts, listening={2379: (("0", "77"),)}, unit={"EnvironmentFiles": "/etc/default/etcd"})
+    message, _ = asked(cluster, taken, says=framed(data="/var/lib/etcd", wal="/var/lib/etcd/member/wal"))
+    (line,) = message.splitlines()[1:]
+    assert line.startswith(
+        "  etcd-2: etcd3.service (pid 812, /usr/bin/etcd): member etcd-2, data /var/lib/etcd, "
+        "WAL /var/lib/etcd/member/wal. This tool has not deployed it, and does not take it over."
+    )
+
+
+def test_preflight_etcd_service_made_by_hand_is_taken_over_only_on_its_own_data(cluster: Cluster) -> None:
+    file = unit_file(cluster, cluster.nodes[1])
+    argv = ("etcd", "--listen-client-urls=http://10.0.0.2:2379")
+    changes = {
+        "entries": {file: Entry("file", content="[Service]\nExecStart=/usr/bin/etcd\n")},
+        "listening": {2379: (("0", "77"),)},
+        "process": Process(812, "x", argv, 0),
+        "member": True,
+        "wal": True,
+    }
+    taken = own(cluster, unit={"FragmentPath": file}, **changes)
+    assert asked(cluster, taken, says=framed())[0] == ""
+    for fields in ({"data": "/other"}, {"wal": "/other"}, {"name": "other"}):
+        assert "does not take it over" in asked(cluster, taken, says=framed(**fields))[0]
+    by_environment = own(cluster, unit={"FragmentPath": file, "EnvironmentFiles": "/etc/etcd.env"}, **changes)
+    assert "does not take it over" in asked(cluster, by_environment, says=framed())[0]

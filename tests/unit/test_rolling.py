@@ -178,7 +178,7 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
         )
         try:
             restart(ctx, CLUSTER.nodes, dict.fromkeys((node.name for node in CLUSTER.nodes), "flags changed"))
-        except (StepFailed, NodeFailed, PluginError) as error:
+        except (StepFailed, NodeFailed, PluginError, Refused) as error:
             events += [error.message, error.hint]
         return events
 
@@ -190,6 +190,17 @@ def test_each_restart_follows_a_gate(rolled: Rolled) -> None:
     third = ["ask etcd-3", "restart etcd-3", "open etcd-3"]
     first = ["ask etcd-1", "move the leader and restart etcd-1", "open etcd-1"]
     assert rolled() == ["ask etcd-1", *second, *third, *first]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_restart_where_auth_keeps_the_health_back_is_refused(rolled: Rolled, at: int) -> None:
+    mute = replace(
+        without(0), errors={"status": "Failed to get the status of endpoint … (etcdserver: user name not found)"}
+    )
+    *asks, said, hint = rolled(views={at: mute})
+    assert asks == ["ask etcd-1", "ask etcd-2"][:at]
+    assert said.startswith("auth is on, and etcd-")
+    assert "user grant-role" in hint
 
 
 def test_after_a_hook_the_gate_is_asked_again(rolled: Rolled) -> None:

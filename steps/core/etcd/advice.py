@@ -13,6 +13,7 @@ from shlex import quote
 from steps.core.etcd import auth
 from steps.core.etcd.ask import Member
 from steps.core.etcd.evidence import Evidence, NodeEvidence
+from steps.core.etcd.instances import end
 from steps.core.hints import invoke
 from steps.core.model import Node
 from steps.core.node.places import unit_file, wal_parent
@@ -99,8 +100,7 @@ def _owner(at: Situation) -> str:
 
 
 def _second(at: Situation) -> str:
-    unit = next((each.unit for each in at.case.instances if str(each.pid) == at.id), "") if at.case else ""
-    stop = f"systemctl stop {unit}" if unit else f"kill {at.id}"
+    stop = end(at.case.instances if at.case else (), int(at.id))
     return f"if nothing needs that etcd, end it in order: on {at.node.name}: {stop}; then: {_start(at.node)}"
 
 

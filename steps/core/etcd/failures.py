@@ -98,6 +98,7 @@ FAILURES: Mapping[str, Failure] = {
         "of the stopped cluster; else nothing needs {data}/member/wal",
         aside=True,
     ),
+    "no-unit": Failure("the member's data is there, and its unit is missing", _UNITS),
     "foreign-data": Failure(
         "there is a member's data that is not this cluster's",
         "on {node}: find out which cluster it belongs to, and which unit runs it (systemctl list-unit-files 'etcd*'); "

@@ -120,6 +120,12 @@ def _unit(groups: Sequence[str]) -> str:
     return ""
 
 
+def end(instances: Sequence[Instance], pid: int) -> str:
+    """Return the command on the node that ends a process in order: its unit would start it again."""
+    unit = next((each.unit for each in instances if each.pid == pid), "")
+    return f"systemctl stop {unit}" if unit else f"kill {pid}"
+
+
 def ours(cluster: Cluster, node: Node, look: Look) -> bool:
     """Return whether the unit on the node is one that this tool wrote, and the one that systemd uses."""
     entry = look.entries.get(unit_file(cluster, node))

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core.errors import NodeFailed, PluginError, Refused, StepFailed, StepsError, Unhealthy
-from steps.core.etcd import auth, flags, unit_changes, unit_text
+from steps.core.etcd import auth, flags, instances, unit_changes, unit_text
 from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
 from steps.core.files import replace
@@ -255,10 +255,12 @@ def _refuse_held(ctx: Context, node: Node) -> None:
     """etcd waits for ever for the lock on its database that a second etcd holds."""
     holders = ctx.sh(node, holders_script(node)).out.split("\n")[:-1]
     if holders:
+        living = instances.parse(ctx.sh(node, instances.script()).out)
+        ends = "; ".join(instances.end(living, int(holder.split()[1])) for holder in holders)
         raise Unhealthy(
             f"{node.name}: {', '.join(holders)} has {node.paths.data} open: a second etcd on the same data? "
             "It was not started",
-            hint=f"end that process, then: {invoke(f'start --node {node.name}')}",
+            hint=f"if nothing needs it, on {node.name}: {ends}; then: {invoke(f'start --node {node.name}')}",
         )
 
 
