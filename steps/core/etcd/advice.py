@@ -100,6 +100,9 @@ def _owner(at: Situation) -> str:
 
 
 def _second(at: Situation) -> str:
+    if not at.id:  # its log alone says so: whoever it was has gone, or is not seen
+        database = quote(f"{at.node.paths.data}/member/snap/db")
+        return f"find out which process has {database} open on {at.node.name}, then: {_start(at.node)}"
     stop = end(at.case.instances if at.case else (), int(at.id))
     return f"if nothing needs that etcd, end it in order: on {at.node.name}: {stop}; then: {_start(at.node)}"
 
