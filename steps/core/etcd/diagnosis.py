@@ -174,8 +174,10 @@ _PATTERNS = [(name, re.compile(said), re.compile(dict(NOTICES).get(name, _NEVER)
 def _owners(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """What root restored or moved by hand: etcd may not open it at its next start."""
     user = evidence.cluster.hosts.run_as
-    for path, owner in list(case.owners.items())[:3] if _deployed(evidence, case) else ():
-        yield Clue("not-writable", f"{path} belongs to {owner}, and etcd runs as {user}")
+    for owner in dict.fromkeys(case.owners.values()) if _deployed(evidence, case) else ():
+        paths = [path for path, other in case.owners.items() if other == owner]
+        more = f" (and {len(paths) - 1} more below it)" if len(paths) > 1 else ""
+        yield Clue("not-writable", f"{paths[0]}{more} belongs to {owner}, and etcd runs as {user}")
 
 
 def _auth(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
