@@ -163,8 +163,9 @@ def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         if failure == "cluster-id-mismatch" and known:
             continue  # its data is ours: it is the others that it complains of
         lines = [line for line in case.log if (notice.match if line.level == "minor" else pattern.search)(line.said)]
-        if lines:
-            yield Clue(failure, f"its log: {lines[-1].text[:SHOWN]}")
+        # systemd says the cause in one line and the code in another
+        last = lines[-2:] if lines and lines[-1].level == "systemd" else lines[-1:]
+        yield from (Clue(failure, f"its log: {line.text[:SHOWN]}") for line in last)
 
 
 _NEVER = "(?!)"

@@ -206,9 +206,9 @@ LOG_LINES: tuple[tuple[str, str], ...] = (
     ),
     ("v2-content", r"illegal v2store content|detected disallowed v2 WAL"),
     ("v2-entries", r"unmarshal should never fail \(proto:\scannot parse invalid wire-format data"),
-    ("closed-directory", r"status=200/CHDIR"),
-    ("not-executable", r"status=203/EXEC"),
-    ("no-namespace", r"status=226/NAMESPACE"),
+    ("closed-directory", r"Failed at step CHDIR|status=200/CHDIR"),
+    ("not-executable", r"Failed at step EXEC|status=203/EXEC"),
+    ("no-namespace", r"Failed to set up mount namespacing|status=226/NAMESPACE"),
 )
 
 # The same in what is less than an error, where a client's words may stand: these messages are etcd's from their start.
