@@ -111,7 +111,8 @@ def test_not_writable_owner_is_given_back_below_the_directories() -> None:
     assert finding.failure == "not-writable"
     assert finding.evidence == ("/data/etcd/data/member belongs to root:root, and etcd runs as etcd",)
     assert said(finding) == (
-        "on etcd-2: chown etcd:etcd /data/etcd && chown -R etcd:etcd /data/etcd/data /data/etcd/wal; "
+        "on etcd-2: chown etcd:etcd /data/etcd /data/etcd/data /data/etcd/wal && "
+        "chown -R etcd:etcd /data/etcd/data/member /data/etcd/wal; "
         "then: invoke start --node etcd-2"
     )
 
@@ -119,6 +120,14 @@ def test_not_writable_owner_is_given_back_below_the_directories() -> None:
 def test_not_writable_without_the_user_makes_it_first() -> None:
     (finding,) = found(down(TWO, owners={"/data/etcd/data/member": "UNKNOWN:UNKNOWN"}))
     assert said(finding).startswith("invoke env --node etcd-2; then on etcd-2: chown etcd:etcd ")
+
+
+def test_not_writable_parent_that_others_use_is_left_alone() -> None:
+    owners = {"/data/etcd": "root:root"}
+    look = {"users": frozenset({"etcd"}), "strangers": {"/data/etcd": "postgres"}}
+    assert names(found(down(TWO, owners=owners, look=look))) == {"etcd-2: not-running"}
+    (finding,) = found(down(TWO, owners={**owners, "/data/etcd/data/member": "root:root"}, look=look))
+    assert "chown etcd:etcd /data/etcd/data /data/etcd/wal && " in said(finding)
 
 
 def test_second_etcd_is_stopped_by_its_unit() -> None:

@@ -15,7 +15,8 @@ from steps.core.etcd.ask import Member
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.instances import end
 from steps.core.hints import invoke
-from steps.core.model import Node
+from steps.core.model import Cluster, Node
+from steps.core.node.look_script import quoted
 from steps.core.node.places import unit_file, wal_parent
 from steps.core.node.render import exec_argv, script_argv
 
@@ -62,7 +63,7 @@ def elsewhere(evidence: Evidence, node: Node) -> Member | None:
 def _replace(at: Situation) -> str:
     """A member whose data is gone or corrupt; what is not there may only not be mounted."""
     node, evidence = at.node, at.evidence
-    data, wal = _unit_paths(at)
+    data, wal = unit_paths(evidence.cluster, at.case) if at.case else (node.paths.data, node.paths.wal)
     if (data, wal) != (node.paths.data, node.paths.wal):
         return f"the unit on {node.name} has its data in {data} and its WAL in {wal}: [paths] in etcd.toml must say so"
     find = ""
@@ -77,26 +78,27 @@ def _replace(at: Situation) -> str:
     return f"{find}If it is lost for good: {remove}" if find else remove
 
 
-def _unit_paths(at: Situation) -> tuple[str, str]:
-    """Where the unit on the node has data and WAL; what etcd.toml says where there is none."""
-    node, look = at.node, at.case.look if at.case else None
-    entry = look.entries.get(unit_file(at.evidence.cluster, node)) if look else None
+def unit_paths(cluster: Cluster, case: NodeEvidence) -> tuple[str, str]:
+    """Return where the unit on the node has data and WAL; what etcd.toml says where there is none."""
+    node, look = case.node, case.look
+    entry = look.entries.get(unit_file(cluster, node)) if look else None
     content = entry.content if entry and entry.content else ""
-    argv = exec_argv(content) if at.evidence.cluster.systemd else script_argv(content) if content else ()
+    argv = exec_argv(content) if cluster.systemd else script_argv(content) if content else ()
     said = dict(word.lstrip("-").partition("=")[::2] for word in argv)
     return said.get("data-dir", node.paths.data), said.get("wal-dir", node.paths.wal)
 
 
 def _owner(at: Situation) -> str:
-    """All of the member's files become its user's; where that user is missing, `env` makes it first."""
+    """All of the member's files become its user's, and nothing else that lies there; `env` makes a missing user."""
     node, user = at.node, at.evidence.cluster.hosts.run_as
     look = at.case.look if at.case else None
     if look is not None and any(not space.writable for space in look.space.values()):
         return f"see findmnt -T {quote(node.paths.data)} on {node.name}: mount it read-write, then: {_start(node)}"
     made = "" if look is None or user in look.users else f"{invoke(f'env --node {node.name}')}; then "
-    own = f"chown {user}:{user} {quote(wal_parent(node))}"
-    below = f"chown -R {user}:{user} {quote(node.paths.data)} {quote(node.paths.wal)}"
-    return f"{made}on {node.name}: {own} && {below}; then: {_start(node)}"
+    parent = [] if look is not None and wal_parent(node) in look.strangers else [wal_parent(node)]
+    own = f"chown {user}:{user} {quoted([*parent, node.paths.data, node.paths.wal])}"
+    inside = [f"{node.paths.data}/member", *([] if look is not None and not look.wal else [node.paths.wal])]
+    return f"{made}on {node.name}: {own} && chown -R {user}:{user} {quoted(inside)}; then: {_start(node)}"
 
 
 def _second(at: Situation) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from steps.core import ground, preflight
 from steps.core.digest import digest
 from steps.core.etcd import auth
-from steps.core.etcd.advice import ADVICE, Situation, elsewhere, member_of
+from steps.core.etcd.advice import ADVICE, Situation, elsewhere, member_of, unit_paths
 from steps.core.etcd.ask import View
 from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES, NOTICES
@@ -174,11 +174,17 @@ _PATTERNS = [(name, re.compile(said), re.compile(dict(NOTICES).get(name, _NEVER)
 
 def _owners(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """What root restored or moved by hand: etcd may not open it at its next start."""
-    user = evidence.cluster.hosts.run_as
-    for owner in dict.fromkeys(case.owners.values()) if _deployed(evidence, case) else ():
-        paths = [path for path, other in case.owners.items() if other == owner]
-        more = f" (and {len(paths) - 1} more below it)" if len(paths) > 1 else ""
-        yield Clue("not-writable", f"{paths[0]}{more} belongs to {owner}, and etcd runs as {user}")
+    user, paths = evidence.cluster.hosts.run_as, case.node.paths
+    if case.look is None or not _deployed(evidence, case):
+        return
+    if unit_paths(evidence.cluster, case) != (paths.data, paths.wal):
+        return  # etcd.toml names other directories than the member has
+    shared = wal_parent(case.node) if wal_parent(case.node) in case.look.strangers else ""
+    owners = {path: owner for path, owner in case.owners.items() if path != shared}
+    for owner in dict.fromkeys(owners.values()):
+        mine = [path for path, other in owners.items() if other == owner]
+        more = f" (and {len(mine) - 1} more below it)" if len(mine) > 1 else ""
+        yield Clue("not-writable", f"{mine[0]}{more} belongs to {owner}, and etcd runs as {user}")
 
 
 def _auth(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
