@@ -39,7 +39,7 @@ class Verify(Step):
         health = glance(ctx, nodes) if ctx.dry else gather(ctx, nodes, thorough=True)
         _extra(cluster, nodes, ctx, health)
         for warning in health.warnings:
-            ctx.warn(warning)
+            ctx.report.warn(warning, in_document=True)
         ctx.report.data(health.as_json(cluster))
         ctx.report.table(HEAD, health.rows())
         if health.problems:

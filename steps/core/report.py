@@ -59,9 +59,12 @@ class Report:
         for line in diff.removesuffix("\n").split("\n") if diff else ():
             self.line("      " + line, {"+": "green", "-": "red"}.get(line[:1], "dim"))
 
-    def warn(self, message: str, node: str = "") -> None:
+    def warn(self, message: str, node: str = "", *, in_document: bool = False) -> None:
+        """Show a warning; as JSON on stderr, but for one that the document on stdout has already."""
         self.heard("warning", node, self._plain(message))
         text = _indented(f"warning: {message}", node)
+        if self.json and in_document:
+            return
         if self.json:
             with self._lock, suppress(OSError):  # it is no part of the document
                 sys.stderr.write(visible(self._plain(text)) + "\n")

@@ -21,7 +21,7 @@ def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     command.report.data(health.as_json(command.cluster))
     command.report.table(HEAD, health.rows())
     for warning in health.warnings:
-        command.report.warn(warning)
+        command.report.warn(warning, in_document=True)
     if health.problems:
         silent = [command.cluster.node(each.name) for each in health.members if each.health == "no answer"]
         hint = next_command(command.ctx, silent) if silent else invoke("doctor")

@@ -73,7 +73,7 @@ class PathSource:
         if self.work and {self.work, self.work.resolve()} & {*homes}:
             return True
         linked = any(_cached((place / name).resolve()) for name in BINARIES)
-        return linked or any((home / ENVIRONMENT).is_file() for home in homes if place.name == "bin")
+        return linked or any(_seen(home / ENVIRONMENT) for home in homes if place.name == "bin")
 
     def _skipped(self) -> str:
         own = [each for each in os.get_exec_path() if self._own(Path(each))]
@@ -99,7 +99,15 @@ class PathSource:
 
 def _cached(file: Path) -> bool:
     """Whether it lies in a release cache: this user's, or another's, which its record tells."""
-    return file.is_relative_to(default_cache().resolve()) or (file.parent / RECORD).is_file()
+    return file.is_relative_to(default_cache().resolve()) or _seen(file.parent / RECORD)
+
+
+def _seen(file: Path) -> bool:
+    """Whether it is a file that this user can see: a PATH may name directories of others, as root's."""
+    try:
+        return file.is_file()
+    except PermissionError:
+        return False
 
 
 def _check(file: Path, version: str, arch: str, deadline: float) -> None:

@@ -642,6 +642,18 @@ def test_path_source_that_names_the_cache_is_refused(
     assert entry.is_dir()
 
 
+def test_path_directory_that_this_user_may_not_enter_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_file(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(SourceUnavailable, match="no etcd on this machine's PATH"):
+        PathSource(search_path=True).fetch("3.5.33", FOREIGN, tmp_path, 10)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

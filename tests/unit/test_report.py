@@ -57,3 +57,11 @@ def test_visible_of_plain_words_is_the_words() -> None:
     words = "größe 日本 a\tb\nc"
     assert visible(words) == words
     assert visible("bytes \udcff") == r"bytes \udcff"
+
+
+def test_warn_what_the_document_has_is_not_said_on_stderr_too(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(io.StringIO(), json=True)
+    report.warn("of a defect", in_document=True)
+    assert capsys.readouterr().err == ""
+    report.warn("of a clock")
+    assert capsys.readouterr().err == "  warning: of a clock\n"
