@@ -121,5 +121,13 @@ def test_verify_strict_takes_no_new_key_and_not_the_clusters_own(home: Path) -> 
     assert Keys(made).kinds("10.0.0.1") == [KIND]
 
 
+def test_verify_with_a_file_that_cannot_be_read_names_it(home: Path) -> None:
+    (home / ".ssh" / "known_hosts").mkdir()  # the user's: as OpenSSH, on without it
+    Keys(cluster(home)).meet(1)
+    (home / "mine").mkdir()
+    with pytest.raises(HostKeyError, match=r"/mine cannot be read: Is a directory"):
+        Keys(cluster(home, 'known_hosts = "mine"')).meet(1)
+
+
 def test_name_of_a_host_is_known_hosts_own() -> None:
     assert (name_of("10.0.0.1", 22), name_of("::1", 2222)) == ("10.0.0.1", "[::1]:2222")

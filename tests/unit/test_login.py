@@ -390,9 +390,9 @@ SAID: dict[str, tuple[Exception, dict[str, Any], str, str]] = {
     ),
     "cut off after two": (
         EOF,
-        {"tried": ["a", "b"], "active": False},
-        f"{AFTER_TWO}: MaxAuthTries was reached",
-        "IdentitiesOnly",
+        {"tried": ["a", "b"], "active": False, "auth_handler": SimpleNamespace(banner=b"closed at night")},
+        "ended the login (a, b): closed at night",
+        "journalctl",
     ),
     "nologin": (
         EOF,

@@ -43,7 +43,7 @@ class HostKeys:
         self._met: dict[str, tuple[str, bytes]] = {}  # name → type and key that this run accepted
 
     def kinds(self, name: str) -> list[str]:
-        """Return the types of the keys that are known of `name`. Raises OSError and known_hosts.BadLine."""
+        """Return the types of the keys that are known of `name`. Raises HostKeyError and known_hosts.BadLine."""
         return self._files().kinds(name)
 
     def verify(self, label: str, name: str, kind: str, key: bytes) -> None:
@@ -94,7 +94,11 @@ class HostKeys:
                 if self._configured:
                     ours.append(Path(self._configured).expanduser())
                 theirs = [Path(file).expanduser() for file in (*USERS, *SYSTEMS)]
-                self._known = read(ours, lenient=[file for file in theirs if file not in ours])
+                try:
+                    self._known = read(ours, lenient=[file for file in theirs if file not in ours])
+                except OSError as error:
+                    message = f"{error.filename} cannot be read: {error.strerror}"
+                    raise HostKeyError(message, "it says which hosts are known: make it readable") from error
             return self._known
 
     @property

@@ -94,14 +94,16 @@ class KnownHosts:
 def read(files: Sequence[Path], *, lenient: Sequence[Path] = ()) -> KnownHosts:
     """Return what the files say; a missing one says nothing.
 
-    Raises BadLine; in `lenient` files (the user's and the system's), bad lines are skipped, as OpenSSH does. Raises
-    OSError where a file is there and cannot be read.
+    Raises BadLine, and OSError where a file is there and cannot be read. Of `lenient` files (the user's and the
+    system's), bad lines are skipped, and so is one that cannot be read: OpenSSH does the same.
     """
     entries: list[Entry] = []
     for file in dict.fromkeys([*files, *lenient]):
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        except OSError as error:
+            if file in files and not isinstance(error, FileNotFoundError):
+                raise
             continue
         for number, line in enumerate(text.splitlines(), 1):
             entry = parse(line, file, number)

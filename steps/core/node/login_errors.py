@@ -149,10 +149,9 @@ _OVERLOADED = "is that port sshd's? It may be overloaded, or refuse connections 
 def _cut_off(error: Exception, attempt: Attempt) -> tuple[str, str]:
     """The host ended the connection while we logged in."""
     farewell = attempt.transport.farewell if attempt.transport else ""
-    count = len(attempt.tried)
-    if count > 1 and (TOO_MANY in farewell or not attempt.accepted):
-        message = f"{attempt.where} ended the login after {count} keys ({', '.join(attempt.tried)})"
-        return f"{message}: {farewell or 'MaxAuthTries was reached'}", _NAME_IT
+    if TOO_MANY in farewell:
+        message = f"{attempt.where} ended the login after {len(attempt.tried)} keys ({', '.join(attempt.tried)})"
+        return f"{message}: {farewell}", _NAME_IT
     words = " ".join((farewell or _banner(attempt) or str(error)).split())
     return (
         f"{attempt.where} ended the login ({', '.join(attempt.tried)}): {words}",
