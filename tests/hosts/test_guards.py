@@ -1,4 +1,4 @@
-"""No member starts empty, by whoever starts it; a change that failed leaves what ran; boots come in any order."""
+"""systemd starts no empty member; a change that failed leaves what ran; a boot may bring things in any order."""
 
 from __future__ import annotations
 

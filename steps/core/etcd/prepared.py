@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def missing(cluster: Cluster, node: Node, look: Look) -> list[str]:
-    """The paths without which the node's member does not start, or would not the next time; a reset moves some away."""
+    """Return the paths that the member needs at its next start and that are missing; a reset renames some of them."""
     needed = [f"{node.paths.bin}/etcd", unit_file(cluster, node)]
     if cluster.tls.enabled:
         pair, live = (f"{node.paths.cert}/{name}" for name in ("etcd.pem", "live/etcd.pem"))
@@ -28,7 +28,7 @@ def missing(cluster: Cluster, node: Node, look: Look) -> list[str]:
 
 
 def refuse_unprepared(ctx: Context, nodes: Sequence[Node]) -> None:
-    """Raises Refused where a node lacks what its member needs: enabled all the same, the unit would fail for ever."""
+    """Raise Refused where a node lacks what its member needs: an enabled unit would fail again and again."""
     lacking = [
         f"{node.name}: {', '.join(paths)}" for node in nodes if (paths := missing(ctx.cluster, node, ctx.look(node)))
     ]
@@ -39,7 +39,7 @@ def refuse_unprepared(ctx: Context, nodes: Sequence[Node]) -> None:
 
 
 def next_command(ctx: Context, silent: Sequence[Node]) -> str:
-    """What to run where the members of `silent` do not answer: what works in the state in which they are."""
+    """Return the command that works in the state of the members that do not answer (`silent`)."""
     looks = {name: look for name, look in ctx.each(silent, lambda node: _seen(ctx, node)).items() if look}
     known = [(node, looks[node.name]) for node in silent if node.name in looks]
     if any(_lost(ctx.cluster, node, look) for node, look in known):
@@ -58,5 +58,5 @@ def _seen(ctx: Context, node: Node) -> Look | None:
 
 
 def _lost(cluster: Cluster, node: Node, look: Look) -> bool:
-    """Whether it is a member whose data is missing: nothing of ours starts that."""
+    """Return whether the node is a member with missing data, which no task starts."""
     return was_healthy(cluster, node, look) and bool(vanished(node, look))

@@ -100,7 +100,7 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
     tried: set[str] = set()
     try:
         _roll(ctx, nodes, reasons, tried)
-    except (Refused, PluginError):  # a no beforehand: the change itself has not failed
+    except (Refused, PluginError):  # before the next restart, not by one: the change has not failed
         raise
     except StepsError as error:
         waiting = [node for node in nodes if node.name in reasons and node.name not in tried]
@@ -114,7 +114,7 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
 
 
 def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried: set[str]) -> None:
-    """As restart; `tried` gets the name of every node whose member was taken down."""
+    """As restart; `tried` gets the name of every node on which the member was stopped."""
     cluster = ctx.cluster
     asker = next(node for node in nodes if ctx.look(node).process is not None)
     view = ask(ctx, asker)
@@ -142,7 +142,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
 
 
 def _refuse_to_lose(ctx: Context, nodes: Sequence[Node]) -> None:
-    """A living member whose files are gone from their place serves on; once it is stopped, it cannot start again."""
+    """Raise Refused for living members with missing data: they serve until they are stopped, and then never start."""
     gone = [f"{node.name}: {lost}" for node in nodes if (lost := vanished(node, ctx.look(node)))]
     if gone:
         raise Refused(

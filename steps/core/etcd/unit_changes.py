@@ -23,17 +23,17 @@ STAYS = "what it was started by is not known"
 
 
 def assert_data(ctx: Context, nodes: Sequence[Node]) -> None:
-    """From now on no start, by whoever, makes a member empty: each installed file gets the guard, if it has none.
+    """Add the guard to each installed file that lacks it: from now on systemd, too, starts no empty member.
 
     Nothing else of the file is changed, whatever etcd.toml says by now, and nothing is restarted. In a dry run it is
     only said. Raises StepFailed where a node's file cannot be written.
     """
     cluster = ctx.cluster
     bare = {node.name: text for node in nodes if (text := unit_text.installed(cluster, node, ctx.look(node)))}
-    open_to = [node for node in nodes if node.name in bare and not unit_text.is_guarded(cluster, bare[node.name])]
+    unguarded = [node for node in nodes if node.name in bare and not unit_text.is_guarded(cluster, bare[node.name])]
     if not ctx.dry:
-        ctx.each(open_to, lambda node: _write(ctx, node, unit_text.guarded(cluster, node, bare[node.name])))
-    for node in open_to:
+        ctx.each(unguarded, lambda node: _write(ctx, node, unit_text.guarded(cluster, node, bare[node.name])))
+    for node in unguarded:
         verb = "will assert" if ctx.dry else "asserts"
         ctx.change(f"{unit_file(cluster, node)} {verb} that data and WAL are there", node)
 
