@@ -56,7 +56,7 @@ class Distribute(Step):
                 partial(self._binary, cluster, node, name),
                 mode=0o755,
                 # The wrong glibc or architecture shows here, before anything is replaced.
-                check=("env", "-i", "{}", "--version" if name == "etcd" else "version"),
+                check=("plain", "{}", "--version" if name == "etcd" else "version"),
             )
 
     def _names(self, node: Node) -> Sequence[str]:

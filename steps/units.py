@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from steps.core.etcd import flags, rolling, unit_text
+from steps.core.node.guard import PLAIN
 from steps.core.node.look_script import quoted
 from steps.core.node.places import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
@@ -67,7 +68,7 @@ def lint(argv: Sequence[str]) -> str:
     """A script that fails where the node's own etcd does not know a flag: with --version it parses them, and ends."""
     words = quoted([*argv, "--version"])
     # What is wrong comes first, then all of etcd's usage.
-    return f"o=$(env -i {words} 2>&1) || {{ printf '%s\\n' \"$o\" | head -n 1; exit 3; }}\n"
+    return f"{PLAIN}o=$(plain {words} 2>&1) || {{ printf '%s\\n' \"$o\" | head -n 1; exit 3; }}\n"
 
 
 # The name decides how systemd reads a file, so the staged one is shown to it under the unit's own name.

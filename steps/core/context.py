@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -15,7 +16,7 @@ from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.compare import unified
 from steps.core.node.hosts import Hosts
-from steps.core.node.look import Look, parse
+from steps.core.node.look import Look, Process, parse
 from steps.core.node.look_script import look_script
 from steps.core.node.places import cert_directory, data_directories, unit_file
 from steps.core.node.session import Result
@@ -102,7 +103,27 @@ class Context:
         except ValueError as error:
             raise Refused(f"{node.name}: looking at it failed: {error}", hint=again()) from error
         clock = int(look.facts["clock"])
-        return replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
+        look = replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
+        if look.process is None or "living" in look.facts or not (version := self._version(node, look.process)):
+            return look
+        return replace(look, facts={**look.facts, "living": version})
+
+    def _version(self, node: Node, process: Process) -> str:
+        """Return the version of a living etcd that is not the installed one, "" where it is unknown.
+
+        What a process is, is never run to find out: what was distributed is known, and else it is asked, as a client.
+        """
+        from steps.core.release import record
+
+        if known := record.version_of(_text(self.cluster.work / record.FILE), process.exe):
+            return known
+        from steps.core.etcd.ask import parse as answers
+        from steps.core.etcd.ask import version_script
+
+        seen = answers(self.sh(node, version_script(self.cluster, node)).out).statuses
+        status = seen.get(self.cluster.client_url(node))
+        version = status.version if status is not None else ""
+        return version if re.fullmatch(r"\d+\.\d+\.\d+", version) else ""
 
     def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
         """Runs a shell script on the node (root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""

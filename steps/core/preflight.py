@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from steps.core import ground
@@ -12,6 +13,7 @@ from steps.core.etcd import instances, upgrade
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
+from steps.core.node import trust
 from steps.core.node.look import ARCHITECTURES, Look
 from steps.core.node.places import cert_directory, data_directories, unit_file, wal_parent
 from steps.core.release.binaries import own_arch
@@ -179,6 +181,8 @@ def _two_wals(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Somebody else's directory is never made etcd's: not its owner's any more, and closed to all others."""
+    if any(planted(cluster, node, look)):
+        return  # what was seen is where a link leads
     parent = wal_parent(node)
     ours = look.member or look.wal
     deployed = instances.ours(cluster, node, look)
@@ -223,6 +227,35 @@ def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
+def planted(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Links and odd files below a directory that etcd may write to: root follows and opens none of them."""
+    if not cluster.systemd:
+        return
+    paths = (wal_parent(node), node.paths.data, node.paths.wal)
+    for link in dict.fromkeys(each for path in paths for each in trust.planted(look, path)):
+        yield (
+            f"{link}: it could lead anywhere, so root does not follow it. Look where it leads and who made it, "
+            "and put the directory itself there, or a bind mount"
+        )
+    for path in paths:
+        if path in look.entries and look.entries[path].kind not in ("dir", "link"):
+            yield f"{path} is no directory: look who made it, and move it away"
+    if odd := look.facts.get("odd"):
+        yield f"{odd} is no plain file, so etcd did not make it: look who did, and move it away"
+
+
+def changeable(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """What root runs, and where root writes, only root may change. What we make so ourselves may be wrong as yet."""
+    if not cluster.systemd:
+        return
+    paths = [f"{node.paths.bin}/etcd", node.paths.unit, str(PurePosixPath(node.paths.cert).parent)]
+    for place in dict.fromkeys(each for path in paths for each in trust.changeable(look, path)):
+        yield (
+            f"{place} can be changed by others than root, who would be root by it: "
+            f"chown root:root {place.partition(' (')[0]} && chmod go-w {place.partition(' (')[0]}"
+        )
+
+
 def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Member data without a unit of ours is another cluster's, or an older one's; this cluster's own gets its unit."""
     known, found = known_id(cluster), look.facts.get("cluster", "")
@@ -239,7 +272,8 @@ def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
-    if look.process is None and was_healthy(cluster, node, look) and (gone := vanished(node, look)):
+    unseen = any(planted(cluster, node, look))  # where a link leads, nothing was looked for
+    if look.process is None and not unseen and was_healthy(cluster, node, look) and (gone := vanished(node, look)):
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
 
 
@@ -256,6 +290,8 @@ _CHECKS = (
     wal_mount,
     _two_wals,
     inhabited,
+    planted,
+    changeable,
     overrides,
     foreign_data,
     vanished_data,
@@ -282,9 +318,9 @@ def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
 def owners_script(inodes: Sequence[str]) -> str:
     """Prints `inode pid N (name)` for each socket inode whose process can be seen."""
     pattern = "|".join(f"*'-> socket:[{inode}]'" for inode in inodes)
-    # One process lists all descriptors: a readlink for each takes seconds.
+    # One process lists all descriptors: a readlink for each takes seconds. -b: a file's name cannot look like a line.
     return f"""
-ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r l; do case $l in
+ls -lb /proc/[0-9]*/fd 2>/dev/null | while read -r l; do case $l in
   /proc/*) p=${{l#/proc/}}; p=${{p%%/*}};;
   {pattern}) read -r n 2>/dev/null </proc/$p/comm || continue; i=${{l##*[}}; echo "${{i%]}} pid $p ($n)";;
 esac; done

@@ -61,6 +61,7 @@ class File:
 
     `on_change`: shell commands, run once per node after the step's files, when this file changed.
     `check`: a command run on the node before the file is replaced; `{}` is the staged file; non-zero keeps the old.
+    `plain` before a program's name runs it as nobody (steps.core.node.guard).
     """
 
     path: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from steps.core.errors import StepsError
 from steps.core.etcd.rolling import CLUSTER_ID
 from steps.core.etcd.unit_text import unguard_script
 from steps.core.house import task
+from steps.core.node.guard import ENTER
 from steps.core.node.service import disable_script, stop_script
 
 if TYPE_CHECKING:
@@ -45,11 +47,18 @@ def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
 def reset_script(cluster: Cluster, node: Node, stamp: str, *, ends: bool) -> str:
     """Stops, disables, renames. A member that is gone already is no error.
 
-    `ends`: the whole cluster does, and the next one may begin without data: then, last of all, the guard goes.
+    Where etcd may put a link in the place of its data or of what is above it, nothing is stopped: it is not the data
+    that would be renamed. `ends`: the whole cluster does, and the next one may begin without data: then, last of all,
+    the guard goes.
     """
+    paths = [PurePosixPath(path) for path in (node.paths.data, node.paths.wal)]
+    there = [f"[ ! -e {quote(str(path))} ] || ( enter " for path in paths]
+    checks = [f"{start}{quote(str(path))} ) || exit 1" for start, path in zip(there, paths, strict=True)]
     moves = [
-        f"[ ! -e {quote(path)} ] || mv -T -- {quote(path)} {quote(f'{path}.old-{stamp}')} || exit 1"
-        for path in (node.paths.data, node.paths.wal)
+        f"{start}{quote(str(path.parent))} && mv -T -- {quote(f'./{path.name}')} {quote(f'./{path.name}.old-{stamp}')}"
+        " ) || exit 1"
+        for start, path in zip(there, paths, strict=True)
     ]
     last = unguard_script(cluster, node) if ends else ""
-    return "\n".join([stop_script(cluster, node), disable_script(cluster), *moves, last])
+    guard = ENTER if cluster.systemd else 'enter() { cd -- "$1"; }'
+    return "\n".join([guard, *checks, stop_script(cluster, node), disable_script(cluster), *moves, last])

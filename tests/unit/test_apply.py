@@ -508,7 +508,7 @@ def text(resource: Resource, *, owners: bool = True) -> str:
             "systemctl --quiet disable 'a b' </dev/null\nsystemctl --quiet stop 'a b'",
         ),
         (Command(("x", "a b"), "true", {"K": "v w"}), "env 'K=v w' x 'a b' </dev/null"),
-        (Directory("/d", 0o750, "root", "etcd"), "folder /d 0750\nchown -- root:etcd /d"),
+        (Directory("/d", 0o750, "root", "etcd"), "folder /d 0750 root:etcd\n"),
         (File("/d/f", "x", 0o600, "etcd", "etcd"), 'chown -- etcd:etcd "$N"\nchmod 0600 -- "$N"\nplace /d/f'),
     ],
 )

@@ -212,6 +212,7 @@ BAD: dict[str, tuple[str, str, str]] = {
             ("wal", "/data/etcd/data/member/wal", "member directory"),
             ("data", "/data/etcd/wal/data", "inside wal"),
             ("cert", "/data/etcd/data/cert", "inside data or wal"),
+            ("bin", "/data/etcd/bin", "next to the WAL, in a directory that is etcd's"),
             ("data", "/data/my etcd", "allowed a path"),
             ("data", "/data/a\\tb", "allowed a path"),
             ("data", "/data/%H", "allowed a path"),

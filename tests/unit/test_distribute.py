@@ -40,13 +40,22 @@ def test_record_what_was_distributed_is_known_again() -> None:
     assert known(text, pin=SUM.upper()) == known(text)
 
 
-def test_record_another_architecture_is_added_and_another_version_replaces() -> None:
+def test_record_another_architecture_or_version_is_added() -> None:
     text = record.with_release(record.with_release("", staged()), staged("arm64", names=("etcd", "etcdctl")))
     assert known(text, arch="arm64") == {"etcd": f"etcd {VERSION} arm64", "etcdctl": f"etcdctl {VERSION} arm64"}
     assert known(text)
     text = record.with_release(text, staged(version="3.5.17"))
     assert known(text, "3.5.17")
-    assert not known(text)
+    assert known(text)
+
+
+def test_record_of_a_digest_says_its_version() -> None:
+    text = record.with_release(record.with_release("", staged()), staged(version="3.5.17"))
+    assert record.version_of(text, "etcd 3.5.16 amd64") == "3.5.16"
+    assert record.version_of(text, "etcd 3.5.17 amd64") == "3.5.17"
+    for other in ("etcdctl 3.5.17 amd64", "evil", ""):
+        assert record.version_of(text, other) == ""
+    assert record.version_of('{"3.5.16": {"amd64": {"digests": null}, "arm64": 3}}', "x") == ""
 
 
 class Moved:

@@ -127,11 +127,12 @@ def test_toml_is_valid(name: str) -> None:
 
 
 def test_each_promise_names_a_test_that_exists() -> None:
-    promised = re.findall(r"^\| \d+ \|.*\| `(test_\w+)` \|$", text("docs/security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", text("docs/security.md"), re.MULTILINE)
+    promised = [match[1] for _, row in rows if (match := re.search(r"\| `(test_\w+)` $", row))]
     written = {
         name for file in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
     }
-    assert len(promised) == 27
+    assert [number for number, _ in rows] == [str(each + 1) for each in range(len(promised))]
     assert not set(promised) - written
 
 

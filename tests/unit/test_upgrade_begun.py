@@ -14,6 +14,7 @@ from views import FINE, without
 from steps.core.errors import Refused
 from steps.core.etcd import snapshot, upgrade
 from steps.core.etcd.ask import View
+from steps.core.node.look import Process
 
 OLD, NEW = "3.4.23", "3.5.16"
 
@@ -21,11 +22,15 @@ OLD, NEW = "3.4.23", "3.5.16"
 def secured(
     monkeypatch: pytest.MonkeyPatch, work: Path, view: View, installed: tuple[str, ...], living: tuple[str, ...]
 ) -> list[str]:
-    """What is said where the nodes have these binaries installed and run those."""
+    """What is said where the nodes have these binaries installed and run those ("?": one of an unknown version)."""
     cluster = replace(on_hosts(version=NEW), work=work)
     names = [node.name for node in cluster.nodes]
     looks = {
-        name: seen(cluster, facts={"version": version, **({"living": runs} if runs else {})})
+        name: seen(
+            cluster,
+            facts={"version": version, **({"living": runs} if runs.strip("?") else {})},
+            process=Process(5, "x", (), 0) if runs else None,
+        )
         for name, version, runs in zip(names, installed, living, strict=True)
     }
     said: list[str] = []
@@ -67,3 +72,9 @@ def test_secure_of_an_unhealthy_cluster_without_a_snapshot_is_refused(
 ) -> None:
     with pytest.raises(Refused, match="etcd-1 does not answer"):
         secured(monkeypatch, tmp_path, without(0), (NEW, OLD, OLD), ("", OLD, OLD))
+
+
+def test_secure_where_a_living_members_version_is_unknown_saves_a_snapshot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert secured(monkeypatch, tmp_path, FINE, (OLD,) * 3, ("?",) * 3)[0] == "saved"

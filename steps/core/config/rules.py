@@ -11,6 +11,7 @@ import inspect
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from steps.core import versions
@@ -142,8 +143,11 @@ def node_paths(paths: Paths, hosts: Hosts, count: int) -> Iterator[Finding]:
             yield Finding(where, f'found "{path}" for {count} members of one machine', 'it needs "{node}"')
 
 
-def overlaps(paths: Paths) -> Iterator[Finding]:
-    """A WAL inside member/ is etcd's to delete; binaries and certificates inside the data would leave with it."""
+def overlaps(paths: Paths, hosts: Hosts) -> Iterator[Finding]:
+    """A WAL inside member/ is etcd's to delete; binaries and certificates inside the data would leave with it.
+
+    What lies next to the WAL etcd could replace, for the directory is its own: root runs and reads nothing there.
+    """
     directories = _node_directories(paths)
     data, wal = paths.data, paths.wal
     if data == wal:
@@ -156,6 +160,10 @@ def overlaps(paths: Paths) -> Iterator[Finding]:
     for name in {"bin", "cert", "unit"} & directories.keys():
         if _inside(directories[name], *holders):
             yield Finding(("paths", name), f'found "{directories[name]}" inside data or wal')
+        elif hosts.service == "systemd" and _inside(directories[name], *({str(PurePosixPath(wal).parent)} - SYSTEM)):
+            yield Finding(
+                ("paths", name), f'found "{directories[name]}" next to the WAL, in a directory that is etcd\'s'
+            )
 
 
 def _node_directories(paths: Paths) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from steps.core.model import Cluster, Node
+from steps.core.node.guard import ENTER, SAFE
 from steps.core.node.look_script import quoted
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
@@ -106,6 +107,16 @@ def asking(etcdctl: Sequence[str], endpoint: str) -> str:
     return (
         f"{_function(etcdctl)}{_ASK}ask health {own} -w json endpoint health | also members {own} -w json member list\n"
     )
+
+
+def version_script(cluster: Cluster, node: Node) -> str:
+    """The status of the node's own member alone, for `parse`; nothing where another user than root may change etcdctl.
+
+    That is asked here, for it runs before the preflight has refused such a node.
+    """
+    words = quoted([f"--endpoints={cluster.client_url(node)}", f"--command-timeout={STATUS_TIMEOUT}s"])
+    guard = f"{ENTER}{SAFE}safe {quoted([f'{node.paths.bin}/etcdctl'])} || exit 0\n" if cluster.systemd else ""
+    return f"{guard}{ctl(cluster, node)}{_ASK}ask status {words} -w json endpoint status\ntrue\n"
 
 
 def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:

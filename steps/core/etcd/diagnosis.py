@@ -138,6 +138,8 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         ("two-wals", preflight.two_wals),
         ("not-writable", preflight.inhabited),
         ("not-writable", ground.read_only),
+        ("planted", preflight.planted),
+        ("changeable", preflight.changeable),
         ("foreign-data", preflight.foreign_data),
         ("wiped-member", preflight.vanished_data),
     ):
@@ -173,9 +175,14 @@ _PATTERNS = [(name, re.compile(said), re.compile(dict(NOTICES).get(name, _NEVER)
 
 
 def _owners(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
-    """What root restored or moved by hand: etcd may not open it at its next start."""
+    """What root restored or moved by hand: etcd may not open it at its next start.
+
+    Where a link or another's file was planted, a chown would give that away: it is looked at first.
+    """
     user, paths = evidence.cluster.hosts.run_as, case.node.paths
     if case.look is None or not _deployed(evidence, case):
+        return
+    if any(preflight.planted(evidence.cluster, case.node, case.look)):
         return
     if unit_paths(evidence.cluster, case) != (paths.data, paths.wal):
         return  # etcd.toml names other directories than the member has

@@ -87,6 +87,17 @@ FAILURES: Mapping[str, Failure] = {
         "systemd cannot set up etcd's sandbox (226/NAMESPACE): a directory that the unit names is missing",
         "if a disk is not mounted on {node}, mount it, then: " + _START + "; else: " + _UNITS,
     ),
+    "planted": Failure(
+        "a link or a file has taken the place of a directory of etcd's, or of a segment of its WAL",
+        "on {node}: ls -la {parent} {data} {wal}; move away what etcd did not make, put back what it made, then: "
+        + invoke("doctor"),
+        aside=True,
+    ),
+    "changeable": Failure(
+        "another user than root may change what root runs or writes",
+        "on {node}: look what changed there, run that command, then: " + invoke("plan"),
+        aside=True,
+    ),
     "disk-full": Failure("the disk is full", "make room on {node} (df -h {data} {wal}), then: " + _START),
     "clock-skew": Failure(
         "the clocks differ", "set the clock of {node}, by NTP (timedatectl set-ntp true)", aside=True

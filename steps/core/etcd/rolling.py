@@ -268,7 +268,7 @@ def holders_script(node: Node) -> str:
     """Prints `pid N (name)` of each process that is not the unit's and may write the member's database."""
     database = quote(f"{node.paths.data}/member/snap/db")
     return f"""
-[ -e {database} ] || exit 0
+[ -f {database} ] && [ ! -L {database} ] || exit 0
 for f in /proc/[0-9]*/fd/*; do [ "$f" -ef {database} ] || continue
   p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in */etcd.service*) continue;; esac
   v=0; while read -r k v; do [ "$k" != flags: ] || break; done </proc/$p/fdinfo/${{f##*/}}

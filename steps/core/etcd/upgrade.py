@@ -79,7 +79,8 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     Raises Refused where the cluster is not healthy and no upgrade to this version has begun.
     """
     wanted = versions.minor(ctx.cluster.version)
-    olds = [node for node in nodes if _minor(ctx, node, "living") not in (None, wanted)]
+    living = [node for node in nodes if ctx.look(node).process is not None]
+    olds = [node for node in living if _minor(ctx, node, "living") != wanted]  # or one that does not say what it is
     ahead = [node for node in olds if _minor(ctx, node, "version") != wanted]
     if not ahead:
         return
@@ -101,7 +102,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     from steps.core.etcd.snapshot import save
 
     save(ctx, ahead[0], file)
-    ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts['living']} has it: {file}")
+    ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts.get('living', '?')} has it: {file}")
 
 
 def _too_old(view: View, wanted: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.core.node.compare import Change, decided, text_of, with_block
+from steps.core.node.guard import ENTER, PLAIN
 from steps.core.node.look import Look
 from steps.core.node.look_script import quoted
 from steps.core.node.places import HOSTS
@@ -37,7 +38,6 @@ set -eu
 K=; trap 'undo; tidy' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
 trap 'trap "" PIPE; exit 141' PIPE # dash ends without its EXIT trap where nobody listens any more
 say() {{ printf '%s\\n' "$*"; }}
-parent() {{ [ -d "${{1%/*}}/" ] || (umask 022; mkdir -p -- "${{1%/*}}"); }}
 temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path suffix: for files that are staged at the same time
 stage() {{ temp "$@"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
 text() {{ stage "$1"; printf %b "$2" >"$N"; }}
@@ -49,8 +49,24 @@ place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
 overwrite() {{ n=$(stat -c %s -- "$N"); o=$(stat -c %s -- "$1")
   [ "$o" -le "$n" ] || head -c "$((o - n))" /dev/zero | tr '\\0' '\\n' >>"$N"
   dd if="$N" of="$1" bs=1M conv=notrunc,fsync status=none; truncate -s "$n" -- "$1"; rm -f -- "$N"; }}
-folder() {{ parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; }} # path mode
 """
+_AS_OURSELVES = """
+parent() { [ -d "${1%/*}/" ] || (umask 022; mkdir -p -- "${1%/*}"); }
+folder() { parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; } # path mode
+"""
+# A directory may lie below one of etcd's, which may rename it and put a link there at any time. A file may not.
+_AS_ROOT = (
+    ENTER
+    + """
+S=
+parent() { # once for each: goes where the path leads, and stays out of what another user may change
+  D=${1%/*}; D=${D:-/}; case $S in *"|$D|"*) return;; esac
+  (enter "$D" 0755 && { alone "$(pwd -P)" ||
+    { echo "another user than root may change $D: nothing is put there" >&2; exit 1; }; }) || return
+  S="$S|$D|"; }
+folder() (enter "$1" "$2" && chmod "$2" . && chown -- "$3" .) # path mode owner
+"""
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
 
     Where a file's `on_change` fails or is not reached, the file is as it was (`undone N`): the next run tries again.
     """
-    lines = [_FUNCTIONS]
+    lines = [_FUNCTIONS, PLAIN, _AS_ROOT if owners else _AS_OURSELVES]
     kept = {
         index: (change.resource.path, f"{_parent(change.resource)}/{STAGED}old.{index}")
         for index, change in enumerate(changes)
@@ -153,8 +169,7 @@ def _lines(change: Change, look: Look, *, owners: bool) -> Iterable[str]:
             f'temp {path}; ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}',
         ]
     if isinstance(resource, Directory):
-        owner = [f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} {path}"] if owners else []
-        return [f"folder {path} {resource.mode:04o}", *owner]
+        return [f"folder {path} {resource.mode:04o} {shlex.quote(f'{resource.owner}:{resource.group}')}"]
     return _block(resource, look) if isinstance(resource, Block) else _file(change, resource, owners=owners)
 
 
@@ -164,7 +179,7 @@ def _file(change: Change, resource: File, *, owners: bool) -> Iterable[str]:
     if owners:
         attributes.insert(0, f"chown -- {shlex.quote(f'{resource.owner}:{resource.group}')} ")
     if not change.content:
-        return [line + path for line in attributes]
+        return [f"parent {path}", *(line + path for line in attributes)]
     content = decided(resource)
     if isinstance(content, Promise):
         raise TypeError(f"{resource.path}: its content was promised ({content.text}) and never made")

@@ -13,7 +13,7 @@ from steps.core.resources import Resource
 class Entry:
     """What lies at a path. `kind`: file, dir, link or other; `content`: of small texts; `mtime` in Unix seconds.
 
-    `linked`: it is a directory of ours behind a link.
+    `through`: the owner of the link that stands at the path and leads to this directory; "" where there is none.
     """
 
     kind: str
@@ -24,7 +24,12 @@ class Entry:
     target: str = ""
     content: str | None = None
     mtime: int = 0
-    linked: bool = False
+    through: str = ""
+
+    @property
+    def linked(self) -> bool:
+        """It is a directory behind a link."""
+        return self.through != ""
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,18 @@ class Space:
 class Look:
     """One node, as it was when looked at.
 
+    `entries`: by path; under systemd also of each directory above one.
+
     `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
     living (version of the running etcd), cluster (the ID in the WAL's head), uid (of whoever looks), given (variables
     ETCD_* that systemd gives to every service), walmount and hostsmount (the WAL's directory, /etc/hosts is a mount
     point), hostsfixed (/etc/hosts cannot be written to), accounts (files of users that cannot), noexec (a directory
-    from which nothing may be run), dropins (files that override the unit), digest (of the unit that started the living
-    process). `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service.
-    `listening`: TCP ports → uid, socket inode. `space`: by path. `strangers`: directory of ours → one name in it that
-    is not ours. `member`: a member's data is in the data directory, `wal`: in the WAL's. `skew`: whole seconds by which
-    the node's clock is ahead of the controller's, beyond what the time that the look took explains.
+    from which nothing may be run), odd (a segment of the WAL that is no plain file), dropins (files that override the
+    unit), digest (of the unit that started the living process). `states`: a Service's "enabled active", a Command's
+    "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`: by path.
+    `strangers`: directory of ours → one name in it that is not ours. `member`: a member's data is in the data
+    directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond
+    what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]
@@ -188,8 +196,11 @@ class _Reader:
         raw, mode, mtime, names = value.split(" ", 3)
         owner, group, path = names.split("\t", 2)
         kind = _KINDS.get(int(raw, 16) & 0o170000, "other")
-        linked = path in self._entries and self._entries[path].kind == "link"
-        self._entries[path] = Entry(kind, int(mode, 8), owner, group, mtime=int(mtime), linked=linked)
+        before = self._entries.get(path)
+        through = before.owner if before is not None and before.kind == "link" else ""
+        self._entries[path] = Entry(
+            kind=kind, mode=int(mode, 8), owner=owner, group=group, mtime=int(mtime), through=through
+        )
 
     def _on_link(self, value: str) -> None:
         self._links[value] = ""

@@ -13,7 +13,8 @@ from steps.core.digest import COMMAND
 from steps.core.etcd import wal as wal_head
 from steps.core.model import Cluster, Node
 from steps.core.node import ca_key
-from steps.core.node.places import HOSTS, wal_parent
+from steps.core.node.guard import ENTER, PLAIN, SAFE
+from steps.core.node.places import HOSTS, unit_file, wal_parent
 from steps.core.resources import PATHLESS, Blob, Block, Command, Directory, File, Resource, Service, Symlink, User
 
 UNIT_PROPERTIES = (
@@ -33,20 +34,35 @@ spaces() { n=$#; for p in "$@"; do d=$p; until [ -d "$d" ]; do d=${d%/*}; [ -n "
   stat -f -c 'filesystem %S %a %b %d %c %n' -- "$@"; stat -c 'device %d %n' -- "$@"; }
 listening() { grep -hs '^ *[0-9]*: [^ ]* [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6 |
   while read -r _ l _ _ _ _ _ u _ i _; do echo "listen ${l##*:} $u $i"; done; }
-version() { v=$(env -i "$1" --version 2>/dev/null); v=${v#etcd Version: }; echo "$2=${v%%[!0-9.]*}"; }
+version() { safe "$1" || return 0; v=$(plain "$B" --version 2>/dev/null)
+  v=${v#etcd Version: }; echo "version=${v%%[!0-9.]*}"; }
+# What a process is, it may have chosen itself: that is never run, and no more than what etcd could be is read of it.
 process() { # pid installed-binary
   [ "${1:-0}" -gt 0 ] && [ -r "/proc/$1/cmdline" ] && [ -e "/proc/$1/exe" ] || return 0
   if [ "/proc/$1/exe" -ef "$2" ]; then x=same; echo living=same
-  else x=$(digest <"/proc/$1/exe"); x=${x%% *}; version "/proc/$1/exe" living; fi
-  read -r s <"/proc/$1/stat"; set -- "$1" ${s##*) }; t=${21}
+  else x=$(head -c 268435456 <"/proc/$1/exe" | digest); x=${x%% *}; fi
+  while read -r s; do set -- "$1" ${s##*) }; done <"/proc/$1/stat"; t=${21:-0} # a name may have a newline in it
   b=$(grep -m1 ^btime /proc/stat); b=${b#btime }
-  a=$(tr '\0' '\n' <"/proc/$1/cmdline"; echo .); a=${a%.}
-  e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null)
+  a=$(head -c 65536 <"/proc/$1/cmdline" | tr '\0' '\n'; echo .); a=${a%.}
+  e=$(head -c 65536 "/proc/$1/environ" 2>/dev/null | tr '\0' '\n')
   case $e in *UNIT_DIGEST=*) e=${e#*UNIT_DIGEST=}; echo "digest=${e%%[!0-9a-f]*}";; esac
   # USER_HZ is 100 on every architecture that etcd runs on
   printf 'process %s %s %s %s\n%s\n' "$1" "$x" "$((b + t / 100))" "${#a}" "$a"
 }
-"""
+# Below a directory of etcd's: nothing but a plain file is opened, and a name with a newline cannot end its line.
+shown() { case $1 in *"
+"*) printf %s "$1" | tr '\n' '?';; *) printf %s "$1";; esac; }
+head_of() { dd if="$1" iflag=nofollow,nonblock bs=HEAD count=1 2>/dev/null | od -An -v -tx1 -wHEAD; }
+segments() ( # directory fact
+  enter "$1" 2>/dev/null || return 0
+  for f in ./*.wal; do [ -e "$f" ] || [ -L "$f" ] || continue; echo wal=1; echo "$2=1"
+  if [ -f "$f" ] && [ ! -L "$f" ]; then echo "walhead=$(head_of "$f")"; break; fi
+  echo "odd=$1/$(shown "${f#./}")"; done )
+""".replace("HEAD", str(wal_head.HEAD))
+_AS_OURSELVES = """
+enter() { cd -- "$1"; }
+safe() { B=$1; }
+"""  # a member that is a plain process has no more rights, and no less, than whoever looks
 
 
 def quoted(words: Sequence[str]) -> str:
@@ -55,12 +71,13 @@ def quoted(words: Sequence[str]) -> str:
 
 def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> str:
     """The script; `parse` with the same resources reads what it prints."""
-    way = ancestors(node) if cluster.systemd else ()
+    way = [*ancestors(node), *_above(unit_file(cluster, node))] if cluster.systemd else ()
     paths = dict.fromkeys([*(each.path for each in resources if not isinstance(each, PATHLESS)), *way])
-    functions = [f'digest() {{ {COMMAND} "$@"; }}', _FUNCTIONS, "set +e"]
+    guards = [ENTER, SAFE] if cluster.systemd else [_AS_OURSELVES]
+    functions = [*guards, PLAIN, f'digest() {{ {COMMAND} "$@"; }}', _FUNCTIONS, "set +e"]
     lines = [
         'echo "arch=$(uname -m)"',
-        'echo "clock=$(date +%s)"; echo "uid=$(id -u)"',
+        'U=$(id -u); echo "clock=$(date +%s)"; echo "uid=$U"',
         "command -v zstd >/dev/null && echo zstd=1",
     ]
     lines += ["read -r v </etc/machine-id; echo machine=$v", "read -r v </proc/sys/kernel/random/boot_id; echo boot=$v"]
@@ -108,7 +125,7 @@ def _readable(resource: File) -> bool:
 def _member(cluster: Cluster, node: Node) -> list[str]:
     """What is there of etcd itself: binary, unit, process, data, ports, space."""
     etcd, data, wal = (shlex.quote(path) for path in (f"{node.paths.bin}/etcd", node.paths.data, node.paths.wal))
-    lines = [f"[ -f {etcd} ] && echo binary={etcd} && version {etcd} version"]
+    lines = [f"[ -f {etcd} ] && echo binary={etcd} && version {etcd}"]
     if cluster.systemd:
         lines += [
             "m=$(systemctl show --property=Version,Environment 2>/dev/null); v=${m#*Version=}",
@@ -125,14 +142,11 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         f'process "$p" {etcd}',
         ca_key.seen_script(node),
         f"[ -d {data}/member ] && echo member=1",
-        f'for f in {wal}/*.wal; do [ ! -e "$f" ] || echo outerwal=1; break; done',
-        f'for f in {data}/member/wal/*.wal; do [ ! -e "$f" ] || echo innerwal=1; break; done',
-        f'for f in {wal}/*.wal {data}/member/wal/*.wal; do [ -e "$f" ] || continue; echo wal=1',
-        f'  echo "walhead=$(od -An -v -tx1 -w{wal_head.HEAD} -N {wal_head.HEAD} "$f" 2>/dev/null)"; break; done',
+        f"segments {data}/member/wal innerwal; segments {wal} outerwal",  # the last one's head counts
         f"for d in {quoted(sorted({wal_parent(node), node.paths.data, node.paths.wal, node.paths.cert}))}; do",
-        '  [ -d "$d" ] && for f in "$d"/* "$d"/.[!.]*; do [ ! -e "$f" ] || case $f in',
+        '  ( enter "$d" 2>/dev/null || exit 0; for f in * .[!.]*; do [ ! -e "./$f" ] || case $d/$f in',
         f"  {'|'.join(map(shlex.quote, sorted(_ours(cluster, node))))}|*/lost+found|*/.etcd-steps.*) ;;",
-        '  *) printf \'stranger %s\\n%s\\n\' "$d" "${f##*/}"; break;; esac; done; done',
+        '  *) printf \'stranger %s\\n%s\\n\' "$d" "$(shown "$f")"; break;; esac; done ); done',
         f'[ "$(stat -c %m {wal} 2>/dev/null)" = {wal} ] && echo walmount=1',
         *_ground(cluster, node),
         f"spaces {quoted(written_paths(cluster, node))}",
@@ -167,8 +181,11 @@ def _ground(cluster: Cluster, node: Node) -> list[str]:
 def ancestors(node: Node) -> list[str]:
     """The directories that etcd goes through to reach what is its own, and the binary's; the root first."""
     paths = node.paths
-    ways = [PurePosixPath(path).parents for path in (paths.cert, paths.data, paths.wal, f"{paths.bin}/etcd")]
-    return sorted({str(each) for way in ways for each in way})
+    return sorted({each for path in (paths.cert, paths.data, paths.wal, f"{paths.bin}/etcd") for each in _above(path)})
+
+
+def _above(path: str) -> list[str]:
+    return [str(each) for each in PurePosixPath(path).parents]
 
 
 def _ours(cluster: Cluster, node: Node) -> set[str]:

@@ -14,12 +14,12 @@ FILE = "releases.json"
 
 
 def with_release(text: str, staged: Staged) -> str:
-    """The record with a release that is about to be distributed. Other versions go, other architectures stay.
+    """The record with a release that is about to be distributed. What was distributed before stays: it may run yet.
 
     `text`: the record as it is, empty where there is none.
     """
     kept = _read(text)
-    document = {staged.version: {**kept.get(staged.version, {}), staged.arch: _entry(staged)}}
+    document = {**kept, staged.version: {**kept.get(staged.version, {}), staged.arch: _entry(staged)}}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
@@ -36,6 +36,15 @@ def digests(
         return {} if foreign(entry, sources, pin) or not {*REQUIRED} <= {*found} else found
     except (KeyError, TypeError, ValueError):
         return {}
+
+
+def version_of(text: str, digest: str) -> str:
+    """Return the version of the etcd that has this digest (steps.core.digest); "" where no such one was distributed."""
+    for version, entries in _read(text).items():
+        for entry in entries.values():
+            if isinstance(entry, dict) and (entry.get("digests") or {}).get("etcd") == digest:
+                return version
+    return ""
 
 
 def _entry(staged: Staged) -> Mapping[str, Any]:
