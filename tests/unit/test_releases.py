@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
 import os
 import struct
+import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -106,6 +111,51 @@ def test_a_bomb_is_not_inflated(tmp_path: Path, into: Path, monkeypatch: pytest.
     path = archive(tmp_path / "t.tar.gz", member("zeros", bytes(4 << 20)), *GOOD)
     with pytest.raises(StepFailed, match="unpacks to more"):
         tarball.unpack(path, "3.5.16", FOREIGN, into, who="test")
+
+
+def header(kind: bytes, size: int, name: str = "x") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def pax(text: bytes) -> bytes:
+    return header(tarfile.XHDTYPE, len(text)) + text.ljust(512, b"\0")
+
+
+packed = functools.cache(partial(gzip.compress, compresslevel=1))  # a stream of several is one
+HUGE = 400 << 20
+HOSTILE: dict[str, Callable[[], Iterator[bytes]]] = {
+    "a pax header of 400 MB": lambda: iter([header(tarfile.XHDTYPE, HUGE), *[bytes(1 << 20)] * 400]),
+    "a global header of 400 MB": lambda: iter([header(tarfile.XGLTYPE, HUGE), *[bytes(1 << 20)] * 400]),
+    "a name of 400 MB": lambda: iter([header(tarfile.GNUTYPE_LONGNAME, HUGE), *[b"x" * (1 << 20)] * 400]),
+    "millions of headers": lambda: repeat(header(tarfile.REGTYPE, 0), 50_000),
+    "headers of headers": lambda: repeat(pax(b"9 a=bcde\n"), 5_000),
+    "a sparse file": lambda: iter([header(tarfile.GNUTYPE_SPARSE, 0)[:482] + b"\1" + bytes(29), *[b"7" * 512] * 1000]),
+    "a sparse file of pax": lambda: iter(
+        [pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"), header(tarfile.REGTYPE, HUGE), b"9" * 400 + b"\n"]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_unpack_hostile_headers_end_soon_and_in_little_memory(tmp_path: Path, into: Path, kind: str) -> None:
+    path = tmp_path / "t.tar.gz"
+    with path.open("wb") as file:
+        for chunk in HOSTILE[kind]():
+            file.write(packed(chunk))
+    limited = (
+        "import resource, sys; from pathlib import Path; from steps.core.release import tarball;"
+        "resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20));"
+        "resource.setrlimit(resource.RLIMIT_CPU, (8, 8));"
+        f"tarball.unpack(Path(sys.argv[1]), '3.5.16', '{FOREIGN}', Path(sys.argv[2]), who='test')"
+    )
+    argv = [sys.executable, "-c", limited, path, into]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("steps.core.errors.StepFailed: test: "), last
+    assert "is not a release tarball" in last
+    assert not [*into.iterdir()]
 
 
 def test_the_same_binary_twice_is_refused(tmp_path: Path, into: Path) -> None:

@@ -18,6 +18,10 @@ from steps.core.release.binaries import BINARIES, REQUIRED
 MAX_BINARY = 500_000_000  # bytes; etcd 3.5's largest binary has 26 MB
 MAX_UNPACKED = 2_000_000_000  # bytes of the whole archive, skipped members and headers included
 
+MAX_HEADERS = 10_000  # of the whole archive; etcd's has some fifty
+MAX_EXTENSION = 1 << 20  # bytes of one header that names what follows it (pax, GNU's long names)
+MAX_EXTENDED = 10  # such headers in a row: tarfile calls itself for each
+
 _LINE = re.compile(r"^([0-9a-fA-F]{64})[ \t]+[* ]?(?:\./)?(\S.*?)\s*$")
 
 
@@ -80,6 +84,30 @@ class _Capped:
         return data
 
 
+class _Sane(tarfile.TarInfo):
+    """A header that makes tarfile neither read much at once, nor call itself, nor go on, without end."""
+
+    _EXTENSIONS = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES})
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Tarfile's own way in for subclasses: a header was read, and what belongs to it was not."""
+        seen, row = getattr(archive, "seen", (0, 0))
+        extension = self.type in self._EXTENSIONS
+        seen, row = seen + 1, row + 1 if extension else 0
+        archive.seen = (seen, row)  # type: ignore[attr-defined]  # of this reading alone
+        if seen > MAX_HEADERS:
+            raise tarfile.ReadError(f"it has more than {MAX_HEADERS} headers")
+        if row > MAX_EXTENDED or (extension and self.size > MAX_EXTENSION) or self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"a header of type {self.type!r} with {self.size} bytes, which no release has")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]  # typeshed leaves it out
+
+    def _no_sparse(self, *_: object) -> None:
+        """A map of a sparse file may have as many entries as it likes."""
+        raise tarfile.ReadError("a sparse file, which no release has")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _no_sparse
+
+
 def unpack(path: Path, version: str, arch: str, into: Path, *, who: str) -> Mapping[str, Path]:
     """Takes etcd, etcdctl and etcdutl, where they are regular files of a sane size, out of a tarball; nothing else.
 
@@ -92,7 +120,7 @@ def unpack(path: Path, version: str, arch: str, into: Path, *, who: str) -> Mapp
     try:
         with gzip.open(path) as inflated:
             stream = cast("IO[bytes]", _Capped(inflated, MAX_UNPACKED))  # of which tarfile calls read() alone
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Sane) as archive:
                 for member in archive:
                     name = wanted.get(member.name.removeprefix("./"))
                     content = archive.extractfile(member) if name and member.isreg() else None
@@ -104,7 +132,13 @@ def unpack(path: Path, version: str, arch: str, into: Path, *, who: str) -> Mapp
                     with taken[name].open("xb") as file:
                         shutil.copyfileobj(content, file)
                     taken[name].chmod(0o755)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        ValueError,
+    ) as error:  # tarfile's own, for numbers
         raise StepFailed(f"{who}: {path} is not a release tarball: {error}") from error
     missing = [name for name in REQUIRED if name not in taken]
     if missing:
