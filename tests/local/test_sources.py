@@ -253,6 +253,61 @@ def test_a_slow_body_ends_at_the_deadline(mirror: Mirror, into: Path) -> None:
     assert not [*into.iterdir()]
 
 
+@contextlib.contextmanager
+def dribbling(start: bytes, more: bytes) -> Iterator[int]:
+    """A server that says `start` and then a byte of `more` now and then, for longer than any deadline here."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(start)
+            for _ in range(300):
+                connection.sendall(more)
+                time.sleep(0.05)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "start", "more"),
+    [
+        ("http", b"HTTP/1.1 200 ", b"x"),
+        ("http", OK + b"X-Header: ", b"x"),
+        ("http", OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+        ("http", b"HTTP/1.1 302 Found\r\nLocation: /", b"x"),
+        ("https", b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb", b"\x03"),
+    ],
+    ids=["status line", "header", "chunk's size", "redirect", "TLS handshake"],
+)
+def test_a_server_that_dribbles_ends_at_the_deadline(into: Path, scheme: str, start: bytes, more: bytes) -> None:
+    with dribbling(start, more) as port:
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailable, match="github: ") as caught:
+            GithubSource(f"{scheme}://127.0.0.1:{port}").fetch(VERSION, FOREIGN, into, 1)
+    assert time.monotonic() - began < 3
+    assert scheme == "https" or " bytes came in time" in caught.value.message
+    assert not [*into.iterdir()]
+
+
+def test_a_proxy_that_dribbles_ends_at_the_deadline(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with dribbling(b"HTTP/1.1 200 ", b"x") as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailable, match="github: "):
+            GithubSource("https://mirror.invalid").fetch(VERSION, FOREIGN, into, 1)
+    assert time.monotonic() - began < 3
+
+
 def test_a_silent_server_ends_at_the_deadline(into: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
+import socket
 import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import proxy_bypass
 
@@ -21,6 +24,7 @@ from steps.core.errors import SourceUnavailable, StepFailed, masked_url
 
 CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
 FAILURES = 5  # in a row without one new byte
+GRACE = 0.25  # seconds behind the deadline, in which a wait's own limit may end it and say more
 PAUSE = 8.0  # seconds, the longest between two attempts
 REDIRECTS = 5
 CHUNK = 1 << 16
@@ -103,6 +107,8 @@ class _Download:
     met: bool = False  # a server answered: from now on, trouble is worth another attempt
     validator: str = ""
     pools: dict[str, urllib3.PoolManager] = field(default_factory=dict)
+    opened: list[socket.socket] = field(default_factory=list)  # what _cut ends
+    over: bool = False
 
     @property
     def left(self) -> float:
@@ -112,11 +118,25 @@ class _Download:
         return SourceUnavailable(f"{self.who}: {cause}")
 
     def run(self) -> None:
+        # Every single wait has its own limit; that a byte now and then makes no end of them, the clock sees to.
+        watch = Timer(max(self.left, 0) + GRACE, self._cut)
+        watch.daemon = True
+        watch.start()
         try:
             self._attempts()
         finally:
+            watch.cancel()
+            watch.join()
+            for sock in self.opened:
+                sock.close()
             for pool in self.pools.values():
                 pool.clear()
+
+    def _cut(self) -> None:
+        self.over = True
+        for sock in [*self.opened]:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _attempts(self) -> None:
         failures, cause = 0, "no time left"
@@ -126,7 +146,8 @@ class _Download:
             try:
                 self._attempt()
             except (_Again, broken.HTTPError) as error:
-                cause = self._cause(error)
+                slow = self.over and not isinstance(error, _Again)
+                cause = f"{self.done} bytes came in time" if slow else self._cause(error)
             else:
                 return
             failures = 0 if self.done > before else failures + 1
@@ -185,8 +206,32 @@ class _Download:
 
     def _pool(self, variable: str, proxy: str) -> urllib3.PoolManager:
         if proxy not in self.pools:
-            self.pools[proxy] = self._proxied(variable, proxy) if proxy else urllib3.PoolManager()
+            pool = self._proxied(variable, proxy) if proxy else urllib3.PoolManager()
+            pool.pool_classes_by_scheme = {
+                scheme: self._watched(kind) for scheme, kind in pool.pool_classes_by_scheme.items()
+            }
+            self.pools[proxy] = pool
         return self.pools[proxy]
+
+    def _watched(self, kind: type[urllib3.HTTPConnectionPool]) -> type[urllib3.HTTPConnectionPool]:
+        """The same pool, of connections that `_cut` ends: before TLS, for a handshake can be slow, too."""
+        download, connection = self, kind.ConnectionCls
+
+        class Connection(connection):  # type: ignore[misc, valid-type]  # decided by the scheme
+            def _new_conn(self) -> socket.socket:
+                sock: socket.socket = super()._new_conn()
+                download.opened.append(sock.dup())  # TLS takes the socket itself over
+                if download.over:
+                    sock.close()
+                    raise broken.ConnectTimeoutError(self, "no time left")
+                return sock
+
+            def _tunnel(self) -> None:
+                super()._tunnel()
+                if download.over:  # what was cut off may read as a proxy's whole answer
+                    raise TimeoutError("no time left")
+
+        return type(kind.__name__, (kind,), {"ConnectionCls": Connection})
 
     def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
         url, login = _apart(_with_scheme(proxy))
@@ -228,6 +273,8 @@ class _Download:
                     self.progress(self.done, total)
                 if self.left <= 0:
                     raise _Again(f"{self.done} of {total or 'unknown'} bytes came in time")
+        if self.over and self.done != total:
+            raise _Again(f"{self.done} bytes came in time")
 
     def _cause(self, error: Exception) -> str:
         if isinstance(error, broken.ReadTimeoutError):
