@@ -464,11 +464,16 @@ class Search:
         return cached(sources, "3.5.16", FOREIGN, cache=self.cache, pin=pin, say=self.said.append)
 
     @property
+    def entries(self) -> list[Path]:
+        return [path for path in self.cache.iterdir() if path.name.startswith(f"{TOP}-")]
+
+    @property
     def entry(self) -> Path:
-        return self.cache / TOP
+        (entry,) = self.entries
+        return entry
 
     def leftovers(self) -> list[str]:
-        return [path.name for path in self.cache.iterdir() if path.suffix != ".lock" and path != self.entry]
+        return [path.name for path in self.cache.iterdir() if path.suffix != ".lock" and path not in self.entries]
 
 
 @pytest.fixture
@@ -528,6 +533,45 @@ def test_another_source_s_binaries_are_not_used(search: Search) -> None:
     assert search.fetch(("github", github)).source == "github"
 
 
+def test_clusters_with_other_sources_keep_each_its_own_entry(search: Search) -> None:
+    ours, theirs = ("github", Fake()), ("debian", Fake())
+    first = search.fetch(ours)
+    second = search.fetch(theirs)
+    assert first.binaries["etcd"].path != second.binaries["etcd"].path
+    for source, staged in ((ours, first), (theirs, second)) * 2:
+        assert search.fetch(source) == staged
+    assert (ours[1].calls, theirs[1].calls, len(search.entries)) == (1, 1, 2)
+    assert search.said == []
+
+
+def test_of_several_entries_the_first_source_s_is_used(search: Search) -> None:
+    for name in ("b", "a", "c"):
+        search.fetch((name, Fake()))
+    for names in ("abc", "cab", "bca"):
+        staged = search.cached(*((name, Fake()) for name in names))
+        assert staged is not None
+        assert staged.source == names[0]
+
+
+def test_an_entry_of_an_earlier_version_of_this_program_is_used(search: Search) -> None:
+    source = Fake()
+    search.fetch(("fake", source))
+    search.entry.rename(search.cache / TOP)
+    assert search.cached(("fake", source))
+    search.fetch(("fake", source))
+    assert source.calls == 1
+
+
+@pytest.mark.parametrize(("pin", "code"), [(None, "nowhere does it say so"), (A, "does not run on this machine")])
+def test_a_tarball_is_run_only_where_its_digest_is_pinned(
+    search: Search, monkeypatch: pytest.MonkeyPatch, pin: str | None, code: str
+) -> None:
+    """`Fake` gives a tarball's binaries, here for this machine, which are none."""
+    monkeypatch.setattr(releases, "own_arch", lambda: FOREIGN)
+    with pytest.raises(StepFailed, match=code):
+        search.fetch(("fake", Fake()), pin=pin)
+
+
 def test_another_pin_refetches(search: Search) -> None:
     search.fetch(("fake", Fake()))
     assert search.cached(("fake", Fake()), pin=A.upper())
@@ -539,7 +583,7 @@ def test_another_pin_refetches(search: Search) -> None:
 def test_what_cannot_be_compared_with_the_pin_is_not_used(search: Search) -> None:
     with pytest.raises(StepFailed, match="cannot be compared"):
         search.fetch(("fake", Fake(digest="")), pin=A)
-    assert not search.entry.exists()
+    assert search.entries == []
 
 
 def test_the_next_source_serves_and_the_first_says_why_not(search: Search) -> None:
@@ -572,7 +616,7 @@ def test_a_wrong_digest_stops_the_search_and_keeps_the_old_entry(search: Search)
 def test_binaries_for_another_machine_are_refused(search: Search) -> None:
     with pytest.raises(StepFailed, match=f"etcd is for 386, not {FOREIGN}"):
         search.fetch(("fake", Fake(arch="386")))
-    assert not search.entry.exists()
+    assert search.entries == []
 
 
 def test_what_a_killed_run_left_is_removed(search: Search) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -12,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from steps.core.contracts import Release, ReleaseSource
-from steps.core.digest import file_digest
+from steps.core.digest import digest, file_digest
 from steps.core.errors import SourceUnavailable, StepFailed
 from steps.core.hints import again
 from steps.core.release.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
@@ -79,19 +81,41 @@ def cached(
     served from `origin` is current. All files are hashed every time (107 MB with the packed ones: about 0.1 s).
     Writes nothing.
     """
-    folder = cache / stem(version, arch)
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        doubt = _doubt(folder, record, dict(sources), pin)
-    except FileNotFoundError as error:
-        doubt = f"{Path(error.filename).name} is missing" if folder.is_dir() else ""
-        if not doubt:
-            return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        doubt = f"{RECORD} is damaged ({type(error).__name__})"
-    if doubt:
+    doubts, found = [], list[tuple[int, Path, dict[str, Any]]]()
+    order = [name for name, _ in sources]
+    for folder in _entries(cache, version, arch):
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            doubt = foreign(record, dict(sources), pin)
+            if not doubt:
+                found.append((order.index(record["source"]), folder, record))
+        except FileNotFoundError:
+            doubt = f"{RECORD} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            doubt = f"{RECORD} is damaged ({type(error).__name__})"
+        doubts += [doubt] if doubt else []
+    for _, folder, record in sorted(found, key=itemgetter(0)):
+        try:
+            doubt = _damage(folder, record["digests"])
+            if not doubt:
+                return _staged(folder, record, version, arch)
+        except FileNotFoundError as error:
+            doubt = f"{Path(error.filename).name} is missing"
+        except (OSError, KeyError, TypeError, AttributeError) as error:
+            doubt = f"{RECORD} is damaged ({type(error).__name__})"
+        doubts.append(doubt)
+    for doubt in doubts:
         say(f"the cached etcd {version} ({arch}) is not used: {doubt}")
-        return None
+    return None
+
+
+def _entries(cache: Path, version: str, arch: str) -> list[Path]:
+    """Clusters that want the same version from other sources have an entry each."""
+    name = stem(version, arch)
+    return sorted(each for each in cache.glob(f"{name}*") if each.name == name or each.name.startswith(f"{name}-"))
+
+
+def _staged(folder: Path, record: Mapping[str, Any], version: str, arch: str) -> Staged:
     digests = record["digests"]
     names = [name for name in BINARIES if name in digests]
     stream = _stream(folder, names)
@@ -106,11 +130,8 @@ def cached(
     )
 
 
-def _doubt(folder: Path, record: Mapping[str, Any], sources: Mapping[str, ReleaseSource], pin: str | None) -> str:
-    """Why this entry is not to be used; empty where nothing speaks against it."""
-    digests = record["digests"]
-    if doubt := foreign(record, sources, pin):
-        return doubt
+def _damage(folder: Path, digests: Mapping[str, str]) -> str:
+    """What is wrong with an entry's files; empty where all is as it was verified."""
     binaries = [name for name in BINARIES if name in digests]
     if not {*REQUIRED} <= {*binaries}:
         return "etcd or etcdctl is missing"
@@ -162,12 +183,12 @@ def fetch(
                 return staged
             with _workshop(cache / f".{stem(version, arch)}.new") as work:
                 _search(sources, version, arch, pin=pin, ends=ends, say=say, work=work)
-                _publish(work / "entry", cache / stem(version, arch), work / "old")
+                _publish(work / "entry", cache, version, arch, work / "old")
     except OSError as error:
         raise StepFailed(f"cannot keep etcd {version} ({arch}) in {cache}: {error}") from error
     staged = cached(sources, version, arch, cache=cache, pin=pin)
     if not staged:
-        raise StepFailed(f"{cache / stem(version, arch)} changed while it was written", hint="who else writes there?")
+        raise StepFailed(f"{cache}/{stem(version, arch)}-* changed while it was written", hint="who else writes there?")
     return staged
 
 
@@ -226,7 +247,10 @@ def _search(
 
 
 def _accept(release: Release, version: str, arch: str, pin: str | None) -> None:
-    """Raises StepFailed for binaries that are not what was asked for, SourceUnavailable for ones of no use here."""
+    """Raises StepFailed for binaries that are not what was asked for, SourceUnavailable for ones of no use here.
+
+    Runs them for their version only where their digest is trusted: pinned, signed for, or this machine's own.
+    """
     tarball = release.tarball if isinstance(release, TarballRelease) else ""
     if pin and tarball != pin.lower():
         raise SourceUnavailable(f"{release.origin} cannot be compared with the tarball's sha256 pinned in [release]")
@@ -239,6 +263,11 @@ def _accept(release: Release, version: str, arch: str, pin: str | None) -> None:
             raise StepFailed(f"{release.origin}: {name} is {f'for {found}' if found else 'no ELF binary'}, not {arch}")
         if arch != own_arch():
             continue
+        if isinstance(release, TarballRelease) and not pin:
+            # SHA256SUMS came from where the tarball came from: whoever changed one changed both.
+            if not _has(file, version.encode()):
+                raise StepFailed(f"{release.origin}: {name} is not {version}: nowhere does it say so")
+            continue
         file.chmod(0o755)
         try:
             printed = printed_version(file)
@@ -246,6 +275,11 @@ def _accept(release: Release, version: str, arch: str, pin: str | None) -> None:
             raise SourceUnavailable(f"{release.origin}: {error}") from error
         if printed != version:
             raise StepFailed(f"{release.origin}: {name} is {printed}, not {version}")
+
+
+def _has(file: Path, text: bytes) -> bool:
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
 
 
 def _write(release: Release, source: str, version: str, arch: str, entry: Path) -> None:
@@ -292,8 +326,26 @@ def _pack(stream: Stream) -> None:
             stream.packed(program).write_bytes(packed.result())
 
 
-def _publish(entry: Path, folder: Path, old: Path) -> None:
-    """A directory is not renamed over a full one: the old entry moves aside first. Killed between, there is none."""
-    if folder.exists():
-        folder.rename(old)
+def _publish(entry: Path, cache: Path, version: str, arch: str, old: Path) -> None:
+    """Gives the entry its name: the digest of its record, and with that of all in it.
+
+    An entry of a place whose files have changed since is of no use any more, and goes. A directory is not renamed over
+    a full one: what has the name moves aside first. Killed between, there is none.
+    """
+    record = (entry / RECORD).read_bytes()
+    folder = cache / f"{stem(version, arch)}-{digest(record)[:16]}"
+    past = [each for each in _entries(cache, version, arch) if each == folder or _same_place(each, json.loads(record))]
+    for number, each in enumerate(past):
+        old.mkdir(exist_ok=True)
+        each.rename(old / str(number))
     entry.rename(folder)
+
+
+def _same_place(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether an entry came from the same files, as they were before. Origins of source "path" end in their time."""
+    try:
+        other = json.loads((folder / RECORD).read_text())
+        place, dated, _ = record["origin"].rpartition(" of ")
+        return bool(dated and other["source"] == record["source"] and other["origin"].startswith(f"{place} of "))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True  # it is damaged, and nothing will ever use it
