@@ -170,7 +170,7 @@ def _opened(node: Node, look: Look, directory: str, paths: Sequence[str], user: 
     another = f", or name another place in [paths] {', '.join(movable)}" if movable else ""
     return (
         f"{directory}{seen} is closed to {user}, who must go through it to {', '.join(paths)}: "
-        f"`chmod o+x {directory}`{another}"
+        f"`chmod a+x {directory}`{another}"
     )
 
 

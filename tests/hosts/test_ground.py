@@ -37,7 +37,7 @@ FAULTS: dict[str, tuple[tuple[str, str], dict[str, Any], str]] = {
     "data's parent is closed": (
         made("/data", 700),
         {},
-        r"/data \(mode 0700, root:root\) is closed to etcd.*`chmod o\+x /data`, or name another.*\[paths\] data",
+        r"/data \(mode 0700, root:root\) is closed to etcd.*`chmod a\+x /data`, or name another.*\[paths\] data",
     ),
     "the certificates' parent is closed": (
         made("/etc/etcd", 700),
@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[tuple[str, str], dict[str, Any], str]] = {
     "closed behind a link": (
         ("mkdir -m 700 /srv/disk; mkdir /srv/disk/data; ln -s /srv/disk/data /data", "rm -r /data /srv/disk"),
         {},
-        r"/srv/disk is closed to etcd.*`chmod o\+x /srv/disk`",
+        r"/srv/disk is closed to etcd.*`chmod a\+x /srv/disk`",
     ),
     "binaries on noexec": (
         mounted("/opt/etcd/bin", "noexec"),

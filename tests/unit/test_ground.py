@@ -78,18 +78,18 @@ def test_closed_names_directory_mode_way_and_the_key_that_moves_it() -> None:
     assert found(on_hosts(), says, entries=way(0o700, "/data")) == [
         (
             "/data (mode 0700, root:root) is closed to etcd, who must go through it to /data/etcd, /data/etcd/data, "
-            "/data/etcd/wal: `chmod o+x /data`, or name another place in [paths] data, wal"
+            "/data/etcd/wal: `chmod a+x /data`, or name another place in [paths] data, wal"
         ),
         (
             "/etc/etcd (mode 0755, root:root) is closed to etcd, who must go through it to /etc/etcd/cert: "
-            "`chmod o+x /etc/etcd`, or name another place in [paths] cert"
+            "`chmod a+x /etc/etcd`, or name another place in [paths] cert"
         ),
     ]
 
 
 def test_closed_data_that_exists_is_never_moved_by_advice() -> None:
     (said,) = found(on_hosts(), "/data/etcd/data\t/data\n", entries=way(0o700, "/data"), member=True, wal=True)
-    assert said.endswith(": `chmod o+x /data`")
+    assert said.endswith(": `chmod a+x /data`")
 
 
 def test_closed_under_plain_processes_or_root_with_all_rights_is_not_asked() -> None:
