@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, ClassVar
 
-from steps.core.errors import StepsError, Unhealthy
+from steps.core.errors import NodeFailed, Refused, StepsError, Unknown
 from steps.core.hints import invoke
 from steps.core.step import Step
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.etcd.health import Health
+    from steps.core.etcd.verdict import Health
     from steps.core.model import Cluster, Node
 
 
@@ -29,7 +29,8 @@ class Verify(Step):
         import steps.core.tls.check  # noqa: F401 - for later
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.etcd.health import HEAD, gather, glance, releases
+        from steps.core.etcd.health import gather, glance, releases
+        from steps.core.etcd.verdict import HEAD
 
         if ctx.dry and ctx.differences:
             for warning in releases(cluster):
@@ -42,22 +43,25 @@ class Verify(Step):
             ctx.report.warn(warning, in_document=True)
         ctx.report.data(health.as_json(cluster))
         ctx.report.table(HEAD, health.rows())
-        if health.problems:
-            raise Unhealthy(
-                "the cluster is not healthy\n  " + "\n  ".join(health.problems),
-                hint=invoke("doctor"),
-            )
+        error = health.error(invoke("doctor"))
+        if ctx.dry and isinstance(error, Unknown):  # a plan that could not ask is no plan
+            raise Refused(error.message, hint=error.hint)
+        if error is not None:
+            raise error
         environment = quote(str(cluster.work / "environment.sh"))
         ctx.report.tip(f"{cluster.name} is healthy. Talk to it: . {environment} && etcdctl endpoint health")
 
 
 def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health) -> None:
-    met = {member.name for member in health.members if member.health != "unreachable"}
+    met = {member.name for member in health.members if member.checked}
     for node in nodes:
         for check in ctx.plugins.checks(cluster, node) if node.name in met else ():
             try:
                 wrong = check.run(ctx)
-            except StepsError as error:  # one check that fails hides nothing of what the others found
+            except (NodeFailed, Refused) as error:  # one check that fails hides nothing of what the others found
+                health.unknown.append(error.message)
+                continue
+            except StepsError as error:
                 health.problems.append(error.message)
                 continue
             if wrong:

@@ -112,7 +112,11 @@ class Engine:
 
     def _look_at(self, node: Node) -> Look:
         self._ctx.hosts.open(node)  # first: the rest is done while other nodes' connections open
-        return self._ctx.look_at(node, [each for step in self._chain for each in self._desired(step, node)])
+        resources = [each for step in self._chain for each in self._desired(step, node)]
+        try:
+            return self._ctx.look_at(node, resources)
+        except NodeFailed as error:  # nothing was changed yet, and nothing will be
+            raise Refused(error.message, hint=error.hint) from error
 
     def _apply(
         self, step: Step, differences: Mapping[str, list[Change]], done: dict[str, list[Change]], node: Node

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @task()
 def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
-    """What is wrong, how that is known, and the command that mends it; reads only; exit 5 where something is wrong"""
+    """What is wrong, how that is known, and the command that fixes it; reads only; exit 5: unhealthy, 6: unknown"""
     del node, json
     from steps.core.etcd.diagnosis import diagnose
 
@@ -47,7 +47,9 @@ def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     if said := ca_key.warning(command.cluster, copies):
         report.warn(said)
     codes = {finding.code for finding in findings} - {DONE}
-    report.data({"cluster": command.cluster.name, "well": not codes, "findings": [asdict(f) for f in findings]})
+    state = "unhealthy" if UNHEALTHY in codes else "unknown" if codes else "healthy"
+    document = {"cluster": command.cluster.name, "well": not codes, "state": state}
+    report.data({**document, "findings": [asdict(each) for each in findings]})
     for finding in findings:
         report.line(shown(finding))
     if codes:
@@ -207,7 +209,8 @@ def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
     for case in cases.values():
         if case.serves(ctx.cluster):
             try:
-                view = ask(ctx, case.node, [ctx.cluster.client_url(case.node)])
+                others = [each.node for each in cases.values() if each.unreachable]  # their members may answer this one
+                view = ask(ctx, case.node, [ctx.cluster.client_url(node) for node in (case.node, *others)])
                 hashes = _hashes(ctx, case.node, cases)
                 return replace(view, hashes=hashes.hashes, errors={**hashes.errors, **view.errors})
             except StepsError:  # it served a moment ago: another one may tell

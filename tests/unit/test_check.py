@@ -92,7 +92,7 @@ def test_what_nobody_can_see_is_named_and_no_problem(monkeypatch: pytest.MonkeyP
 
 def test_a_controller_without_the_ca_says_so() -> None:
     ctx = SimpleNamespace(cluster=CLUSTER, store=SimpleNamespace(ca=lambda: None))
-    (problem,) = check.check(ctx, FIRST).problems  # type: ignore[arg-type]  # a stand-in
+    (problem,) = check.check(ctx, FIRST).unknown  # type: ignore[arg-type]  # a stand-in
     assert problem.startswith("this controller has no CA")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from clusters import on_hosts, on_loopback, seen
 from journal import entry, zap
 
+from steps.core.errors import UNHEALTHY, UNKNOWN
 from steps.core.etcd.ask import Member, Status, View
 from steps.core.etcd.diagnosis import Finding, diagnose
 from steps.core.etcd.evidence import Evidence, NodeEvidence
@@ -205,6 +207,39 @@ def test_a_host_that_is_not_there() -> None:
         ("etcd-2: no route",),
         "is the host up?",
     )
+
+
+def test_diagnose_of_an_unasked_host_says_what_the_others_say_of_its_member() -> None:
+    one, url = CLUSTER.nodes[0], CLUSTER.client_url(TWO)
+    serving, unasked = well(CLUSTER, one), NodeEvidence(TWO, unreachable="etcd-2: no route", hint="is the host up?")
+    (finding,) = found(
+        serving, unasked, view=View(statuses={url: well(CLUSTER, TWO).view.statuses[url]}, health={url: ""})
+    )
+    assert (finding.failure, finding.code) == ("host-unreachable", UNKNOWN)
+    assert finding.evidence == ("etcd-2: no route; its member answers the others",)
+    (finding,) = found(serving, unasked, view=View(health={url: "connection refused"}))
+    assert (finding.failure, finding.code) == ("no-answer", UNHEALTHY)
+
+
+def test_diagnose_calls_no_quorum_lost_that_hosts_unasked_may_have() -> None:
+    one, two, three = CLUSTER.nodes
+    unasked = [
+        NodeEvidence(node, unreachable=f"{node.name}: refused the login", hint="log in") for node in (two, three)
+    ]
+    findings = found(down(one, state("inactive/dead")), *unasked)
+    assert names(findings) == {"etcd-1: stopped", "etcd-2: host-unreachable", "etcd-3: host-unreachable"}
+
+
+def test_diagnose_without_a_ca_here_checks_no_certificate() -> None:
+    cluster = on_hosts()
+    cases = [well(cluster, node) for node in cluster.nodes]
+    trusting = []
+    for case in cases:
+        assert case.look is not None
+        entries = {**case.look.entries, f"{case.node.paths.cert}/ca.pem": Entry("file", content="x")}
+        trusting.append(replace(case, look=replace(case.look, entries=entries)))
+    (finding,) = diagnose(Evidence(cluster, tuple(trusting), View(members=members(cluster)), NOW, ca=None))
+    assert (finding.failure, finding.code) == ("no-ca", UNKNOWN)
 
 
 def test_the_quorum_is_lost_only_where_nobody_serves() -> None:

@@ -196,7 +196,7 @@ def test_the_step_says_what_it_found(asking: Callable[..., Ctx]) -> None:
     assert (message, told["healthy"], len(told["members"])) == ("", True, 3)
     message, told = verified(asking(WRONG["a listener is gone"][0]["says"]))
     assert told["healthy"] is False
-    assert message.startswith("the cluster is not healthy\n  etcd-2 does not answer")
+    assert message.startswith("the cluster is not healthy: degraded, it has a quorum\n  etcd-2 does not answer")
 
 
 def test_a_plugins_check_that_fails_hides_nothing(asking: Callable[..., Ctx]) -> None:
@@ -211,6 +211,8 @@ def test_a_plugins_check_that_fails_hides_nothing(asking: Callable[..., Ctx]) ->
     ctx = asking({"etcd-2": Refused("etcd-2: no route to host")}, checks=[SimpleNamespace(name="sysctl", run=run)])
     message, told = verified(ctx)
     lines = [line.strip() for line in message.splitlines()]
-    assert {"etcd-2: no route to host", "etcd-1: plugin sysctl: lost", "etcd-3: sysctl: is not set"} <= {*lines}
+    assert {"etcd-2: no route to host", "not checked: etcd-1: plugin sysctl: lost", "etcd-3: sysctl: is not set"} <= {
+        *lines
+    }
     assert len(met) == 2  # nobody asks a node that is not there
-    assert told["problems"] == lines[1:]
+    assert told["problems"] + [f"not checked: {line}" for line in told["unknown"]] == lines[1:]

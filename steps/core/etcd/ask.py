@@ -125,6 +125,13 @@ def members_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> st
     return f"{ctl(cluster, node)}{_ASK}ask members {words} -w json member list\ntrue\n"
 
 
+def peers_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:
+    """Status and health of other members, asked from `node`; each gets STATUS_TIMEOUT, for most of them are down."""
+    some = quoted([f"--endpoints={','.join(endpoints)}", f"--command-timeout={STATUS_TIMEOUT}s"])
+    status, health = f"ask status {some} -w json endpoint status", f"also health {some} -w json endpoint health"
+    return f"{ctl(cluster, node)}{_ASK}{status} | {health}\n"
+
+
 def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
     """Status and health of `endpoints`; member list and alarms; with `probe` (a key) a write, a read and hashes."""
     everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)

@@ -80,10 +80,21 @@ def _explained(clues: list[Clue]) -> bool:
 
 def _clues(evidence: Evidence, case: NodeEvidence) -> list[Clue]:
     if case.look is None:
-        return [Clue("host-unreachable", case.unreachable, say=case.hint)]
+        return [_unasked(evidence, case)]
     if case.foreign is not None:
         return [*_foreign(case.foreign), *_clock(evidence, case)]
     return [clue for check in NODE_CHECKS for clue in check(evidence, case)]
+
+
+def _unasked(evidence: Evidence, case: NodeEvidence) -> Clue:
+    """A host that could not be asked; the member that speaks for the cluster may have asked its member."""
+    url = evidence.cluster.client_url(case.node)
+    asked = evidence.view.health.get(url)
+    if asked is None:
+        return Clue("host-unreachable", case.unreachable, say=case.hint)
+    if url in evidence.view.statuses and not asked:
+        return Clue("host-unreachable", f"{case.unreachable}; its member answers the others", say=case.hint)
+    return Clue("no-answer", f"{case.unreachable}; its member, asked from another: {asked}", say=case.hint)
 
 
 def _foreign(found: tuple[Instance, View]) -> Iterator[Clue]:
@@ -283,7 +294,7 @@ def _own_ca(case: NodeEvidence) -> str:
 
 def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """Where the other nodes trust this controller's CA, the node's file is wrong; else the controller is."""
-    if case.look is None:
+    if case.look is None or evidence.ca is None:
         return
     for problem in preflight.foreign_ca(evidence.cluster, case.node, case.look, evidence.ca):
         others = [each for each in evidence.nodes if each is not case and each.look is not None]
@@ -425,7 +436,13 @@ def _foreign_members(evidence: Evidence) -> Iterator[Clue]:
 
 
 def _ca(evidence: Evidence) -> Iterator[Clue]:
-    if evidence.ca is not None and evidence.cluster.tls.enabled:
+    if not evidence.cluster.tls.enabled:
+        return
+    if evidence.ca is None:
+        trusting = [c.node.name for c in evidence.nodes if c.look and f"{c.node.paths.cert}/ca.pem" in c.look.entries]
+        if trusting:
+            yield Clue("no-ca", f"{', '.join(trusting)} trust one, and {evidence.cluster.work / 'ca'} has none")
+    else:
         from steps.core.tls import validate
 
         for problem in validate.ca_problems(evidence.ca, now=evidence.now):
@@ -443,6 +460,9 @@ def _quorum(evidence: Evidence) -> Iterator[Clue]:
         return
     if any(case.serves(evidence.cluster) for case in evidence.nodes):
         return
-    for case in evidence.nodes:
+    asked = [case for case in evidence.nodes if not case.unreachable]
+    if len(evidence.nodes) - len(asked) >= evidence.cluster.quorum:
+        return  # those that could not be asked may have one
+    for case in asked:
         reason = case.view.health.get(evidence.cluster.client_url(case.node)) or case.state.active
-        yield Clue("no-quorum", f"{case.node.name} does not serve: {'unreachable' if case.unreachable else reason}")
+        yield Clue("no-quorum", f"{case.node.name} does not serve: {reason}")

@@ -29,7 +29,14 @@ _LEAVE = (
 )
 
 FAILURES: Mapping[str, Failure] = {
-    "host-unreachable": Failure("the host cannot be reached", "{say}"),
+    "host-unreachable": Failure("the host could not be asked", "{say}", code=UNKNOWN),
+    "no-answer": Failure("the member does not answer the others, and its host could not be asked", "{say}"),
+    "no-ca": Failure(
+        "this controller has no CA: no certificate was checked",
+        "copy {ca} and certs from the controller that made the cluster",
+        aside=True,
+        code=UNKNOWN,
+    ),
     "not-deployed": Failure("nothing is installed there", invoke("all")),
     "foreign-cluster": Failure("a healthy etcd serves here that this tool has not deployed", _LEAVE, code=DONE),
     "foreign-unhealthy": Failure(

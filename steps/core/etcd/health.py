@@ -5,15 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import StepsError
 from steps.core.etcd import gate
-from steps.core.etcd.ask import View, ask_script, own_urls, parse
+from steps.core.etcd.ask import View, ask_script, own_urls, parse, peers_script
 from steps.core.etcd.rolling import known_id
+from steps.core.etcd.verdict import Health, MemberHealth
 from steps.core.hints import invoke
 from steps.core.node import ca_key
 from steps.core.node.service import State, parse_state, state_script
@@ -27,78 +28,51 @@ if TYPE_CHECKING:
 PROBE = "etcd-steps/verify/"
 
 
-@dataclass(frozen=True)
-class MemberHealth:
-    """One row of the closing table. `expires`: notAfter of the served certificate; None without TLS or unseen."""
-
-    name: str
-    endpoint: str
-    role: str
-    health: str
-    version: str
-    expires: datetime | None = None
-
-
-@dataclass
-class Health:
-    """`problems` make the cluster unhealthy, `warnings` do not. Lines begin with the node, if any."""
-
-    members: list[MemberHealth] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def rows(self) -> list[list[str]]:
-        return [
-            [m.name, m.endpoint, m.role, m.health, m.version or "-", f"{m.expires:%Y-%m-%d}" if m.expires else "-"]
-            for m in self.members
-        ]
-
-    def as_json(self, cluster: Cluster) -> dict[str, Any]:
-        members = [{**asdict(m), "expires": m.expires.isoformat() if m.expires else None} for m in self.members]
-        return {
-            "cluster": cluster.name,
-            "healthy": not self.problems,
-            "members": members,
-            "problems": self.problems,
-            "warnings": self.warnings,
-        }
-
-
-HEAD = ("MEMBER", "ENDPOINT", "ROLE", "HEALTH", "VERSION", "CERTIFICATE UNTIL")
-
-
 def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
-    """Asks every node once, in parallel; a node that cannot be reached is a problem, not an end.
+    """Asks every node once, in parallel; a node that cannot be reached is unknown, not an end.
 
     `thorough`: also a write, a read and hashes through the first node that answers, and real TLS handshakes.
     """
     cluster, health = ctx.cluster, Health()
     first = nodes[0].name
     answers = ctx.each(nodes, lambda node: _meet(ctx, node, speaks=node.name == first, thorough=thorough))
-    views: dict[str, View] = {}
-    states: dict[str, State] = {}
-    copies: list[Node] = []  # those that have a CA key
-    for node in nodes:
-        answer = answers[node.name][0]
-        if isinstance(answer, StepsError):
-            health.problems.append(
-                answer.message if gate.of(node.name, answer.message) else f"{node.name}: {answer.message}"
-            )
-            continue
-        views[node.name], states[node.name] = parse(answer.out), parse_state(answer.out)
-        if answer.out.startswith(f"{ca_key.FACT}="):
-            copies.append(node)
+    asked, unasked = _sorted(answers)
+    views = {name: parse(answer.out) for name, answer in asked.items()}
+    states = {name: parse_state(answer.out) for name, answer in asked.items()}
+    copies = [node for node in nodes if node.name in asked and asked[node.name].out.startswith(f"{ca_key.FACT}=")]
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
+    confirmed = _confirmed(ctx, [node for node in nodes if node.name in unasked], views, speaker)
+    known = {**views, **confirmed}
+    _note_unasked(cluster, unasked, confirmed, speaker, health)
     health.problems += _services(nodes, states)
-    health.problems += _etcd(cluster, nodes, views, speaker)
-    health.problems += _identity(cluster, views)
+    if known:
+        health.problems += _etcd(cluster, [node for node in nodes if node.name in known], known, speaker)
+    health.problems += _listeners(cluster, [node for node in nodes if node.name in asked], views)
+    health.problems += _identity(cluster, known)
+    health.quorum = _quorum(cluster, known, states)
     seen: dict[str, datetime | None] = {}
     for node in nodes if cluster.tls.enabled else ():
-        if node.name in views:
+        if node.name in asked:
             seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
-    health.members = [_member(cluster, node, views.get(node.name), seen.get(node.name)) for node in nodes]
+    health.members = [
+        _member(cluster, node, known.get(node.name), seen.get(node.name), checked=node.name in asked) for node in nodes
+    ]
     health.warnings += [*releases(cluster, health.members), *filter(None, [ca_key.warning(cluster, copies)])]
     return health
+
+
+def _sorted(
+    answers: Mapping[str, tuple[Result | StepsError, Found | None]],
+) -> tuple[dict[str, Result], dict[str, StepsError]]:
+    """What the nodes answered, and why others could not be asked."""
+    asked: dict[str, Result] = {}
+    unasked: dict[str, StepsError] = {}
+    for name, (answer, _) in answers.items():
+        if isinstance(answer, StepsError):
+            unasked[name] = answer
+        else:
+            asked[name] = answer
+    return asked, unasked
 
 
 def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
@@ -110,8 +84,9 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     health.problems += gate.member_problems(replace(cluster, nodes=tuple(nodes)), view)
     health.problems += gate.cluster_problems(cluster, view)
     health.problems += _identity(cluster, {asker.name: view})
+    health.quorum = _quorum(cluster, {asker.name: view}, {})
     ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
-    health.members = [_member(cluster, node, view, ends.get(node.name)) for node in nodes]
+    health.members = [_member(cluster, node, view, ends.get(node.name), checked=True) for node in nodes]
     health.warnings += releases(cluster, health.members)
     return health
 
@@ -143,9 +118,8 @@ def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | St
     key = PROBE + secrets.token_hex(4) if probe else ""
     asked = ask_script(cluster, node, own_urls(cluster, node), members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
-    script = (
-        ca_key.seen_script(node) + "\n" + state_script(cluster, node) + '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n' + asked
-    )
+    running = '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n'
+    script = ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
     try:
         return ctx.sh(node, script, deadline=120)
     except StepsError as error:
@@ -166,6 +140,64 @@ def _speaker(ctx: Context, nodes: Sequence[Node], views: dict[str, View], first:
     return first
 
 
+def _confirmed(ctx: Context, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> dict[str, View]:
+    """What the speaker says of the members of `nodes`, whose hosts could not be asked; {} where it cannot say.
+
+    Without a quorum it may itself be the one that is cut off from the others.
+    """
+    cluster = ctx.cluster
+    if not nodes or speaker not in views or speaker not in gate.healthy(cluster, views[speaker]):
+        return {}
+    asker, urls = cluster.node(speaker), {node.name: cluster.client_url(node) for node in nodes}
+    try:
+        view = parse(ctx.sh(asker, peers_script(cluster, asker, [*urls.values()])).out)
+    except StepsError:  # it answered a moment ago; then the others stay unknown
+        return {}
+    return {name: _only(view, url) for name, url in urls.items()}
+
+
+def _only(view: View, url: str) -> View:
+    status = view.statuses.get(url)
+    return View(statuses={url: status} if status else {}, health={url: view.health.get(url, "no answer")})
+
+
+def _note_unasked(
+    cluster: Cluster, unasked: Mapping[str, StepsError], confirmed: Mapping[str, View], speaker: str, health: Health
+) -> None:
+    """A host that could not be asked is a problem only where its member does not answer the others, either."""
+    for name, error in unasked.items():
+        line = error.message if gate.of(name, error.message) else f"{name}: {error.message}"
+        health.hints.append(error.hint)
+        view = confirmed.get(name)
+        if view is None:
+            health.unknown.append(line)
+        elif name in gate.healthy(cluster, view):
+            health.unknown.append(f"{line}; its member answers {speaker} and is healthy")
+        else:
+            health.problems.append(line)
+
+
+def _quorum(cluster: Cluster, views: Mapping[str, View], states: Mapping[str, State]) -> bool | None:
+    """Whether a majority of the members serves; None where it is unknown.
+
+    A member that is healthy has committed a read. One under an alarm is not, and follows a leader all the same.
+    """
+    known = known_id(cluster)
+    statuses = [
+        (view, url, status)
+        for view in views.values()
+        for url, status in view.statuses.items()
+        if not known or status.cluster_id == known
+    ]
+    if any(view.health.get(url) == "" for view, url, _ in statuses):
+        return True
+    led = {status.id for _, _, status in statuses if status.leader != "0"}
+    if len(led) >= cluster.quorum:
+        return True
+    down = {name for name in states if not any(status.leader != "0" for status in views[name].statuses.values())}
+    return False if len(cluster.nodes) - len(down) < cluster.quorum else None
+
+
 def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[str]:
     for node in nodes:
         state = states.get(node.name)
@@ -183,14 +215,19 @@ def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], sp
     healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
     yield from gate.member_problems(asked, View(statuses=main, health=healths))
     yield from gate.cluster_problems(cluster, replace(spoken, statuses=main))
-    for node in nodes:
-        for url in own_urls(cluster, node):
-            if url not in chosen and node.name in views and views[node.name].health.get(url) != "":
-                yield f"{node.name} does not answer at {url}: {views[node.name].health.get(url) or 'no answer'}"
     if spoken.written:
         yield f"a write and a read through {speaker} failed: {spoken.written}"
     if len(set(spoken.hashes.values())) > 1:
         yield f"members hold different data at one revision: {dict(spoken.hashes)}"
+
+
+def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View]) -> Iterator[str]:
+    """Where a node's own member does not answer at another URL than the one that the others use."""
+    for node in nodes:
+        for url in own_urls(cluster, node):
+            wrong = views[node.name].health.get(url, "no answer")
+            if wrong and url != cluster.client_url(node):
+                yield f"{node.name} does not answer at {url}: {wrong}"
 
 
 def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
@@ -201,15 +238,19 @@ def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
         yield f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
 
 
-def _member(cluster: Cluster, node: Node, view: View | None, expires: datetime | None) -> MemberHealth:
+def _member(
+    cluster: Cluster, node: Node, view: View | None, expires: datetime | None, *, checked: bool
+) -> MemberHealth:
+    """`checked`: the host itself was asked; else another member said this of it, or nothing is known."""
     url = cluster.client_url(node)
     status = view.statuses.get(url) if view else None
     if view is None or status is None:
-        return MemberHealth(node.name, url, "-", "unreachable" if view is None else "no answer", "", expires)
+        said = "unknown" if view is None else "no answer"
+        return MemberHealth(node.name, url, "-", said, "", expires, checked)
     role = "learner" if status.learner else "leader" if status.leader == status.id else "follower"
-    return MemberHealth(
-        node.name, url, role, "healthy" if view.health.get(url) == "" else "unhealthy", status.version, expires
-    )
+    said = "healthy" if view.health.get(url) == "" else "unhealthy"
+    said = said if checked else f"{said}, host not checked"
+    return MemberHealth(node.name, url, role, said, status.version, expires, checked)
 
 
 def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) -> datetime | None:
@@ -219,6 +260,7 @@ def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) 
     if found is not None:
         health.problems += [f"{node.name}: {problem}" for problem in found.problems]
         health.warnings += [f"{node.name}: {warning}" for warning in found.warnings]
+        health.unknown += [line for line in found.unknown if line not in health.unknown]
     now = datetime.now(timezone.utc)
     pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     issued = pki.read(pair.cert)[0].not_valid_after_utc if pair else None

@@ -46,8 +46,15 @@ def next_command(ctx: Context, silent: Sequence[Node]) -> str:
         return invoke("doctor")
     if any(missing(ctx.cluster, node, look) for node, look in known):
         return invoke("all")
-    stopped = any(look.process is None and look.unit.get("ActiveState", "inactive") == "inactive" for _, look in known)
-    return invoke("start") if stopped else invoke("doctor")
+    stopped = [
+        node.name
+        for node, look in known
+        if look.process is None and look.unit.get("ActiveState", "inactive") == "inactive"
+    ]
+    if not stopped:
+        return invoke("doctor")
+    everyone = len(stopped) == len(ctx.cluster.nodes)
+    return invoke("start" if everyone else f"start --node {','.join(stopped)}")  # others may be out of reach
 
 
 def _seen(ctx: Context, node: Node) -> Look | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from steps.core.model import Node
 
 DEADLINE = 5.0  # seconds of one handshake
+NO_CA = "this controller has no CA, so no handshake was made: copy ca and certs from the one that made the cluster"
 ABREAST = 24  # handshakes at a time, through all nodes of a large cluster together
 
 _Wanted = tuple["Node", int, "Pair | None"]  # with whom, at which port, with which pair
@@ -26,12 +27,13 @@ _Wanted = tuple["Node", int, "Pair | None"]  # with whom, at which port, with wh
 class Found:
     """`rejected`: those of the problems that speak against the node's own pair, and not for a member that hangs.
 
-    `not_after`: of the certificate that the client port shows.
+    `unknown`: why nothing could be checked. `not_after`: of the certificate that the client port shows.
     """
 
     problems: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     not_after: datetime | None = None
 
 
@@ -42,7 +44,7 @@ def check(ctx: Context, node: Node) -> Found:
     All as seen from the node: etcd's peer port also compares a client certificate's SANs with where it comes from.
     """
     if ctx.store.ca() is None:
-        return Found(["this controller has no CA: copy ca and certs from the one that made the cluster"])
+        return Found(unknown=[NO_CA])
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
     wanted: list[_Wanted] = [(node, node.client_port, None), (node, node.peer_port, None)]
