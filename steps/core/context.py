@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core import files
-from steps.core.errors import Refused
+from steps.core.errors import NodeFailed, Refused
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
 from steps.core.node.compare import unified
@@ -137,6 +137,13 @@ class Context:
                 return work(node)
 
         return self._hosts.each(nodes, shown)
+
+    def reach(self, nodes: Sequence[Node]) -> None:
+        """Ask each node for nothing, before a change that must not end at half of them. Raises Refused."""
+        try:
+            self.each(nodes, lambda node: self.sh(node, ":\n"))
+        except NodeFailed as error:
+            raise Refused(error.message, hint=error.hint) from error
 
     def dial(self, through: Node, ip: str, port: int, *, direct: bool = True) -> Any:
         """A TCP channel from a node (else, where its sshd forbids that, `direct`) to an address. See Hosts.dial."""

@@ -9,6 +9,7 @@ from json import dumps
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
+from steps.core import tables
 from steps.core.errors import masked
 from steps.core.hints import Hints
 from steps.core.visible import visible
@@ -44,7 +45,7 @@ class Report:
         if self._stream.isatty() and not json:
             from rich.console import Console
 
-            self._console = Console(file=self._stream, highlight=False)
+            self._console = Console(file=self._stream, highlight=False, emoji=False)  # :1234: in an address is none
 
     def phase(self, name: str, position: str) -> None:
         self._phase = name
@@ -77,19 +78,11 @@ class Report:
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.json:
             return
-        rows = [[visible(cell) for cell in row] for row in rows]
-        if self._console is not None:
-            from rich.table import Table
-            from rich.text import Text
-
-            table = Table(*head, box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-            for row in rows:
-                table.add_row(*map(Text, row))
-            self._console.print(table)
-            return
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        for row in [head, *rows]:
-            self.line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        shown = [[visible(self._hints.shown(cell)) for cell in row] for row in rows]
+        first, *rest = tables.lines(head, shown, self._console.width if self._console is not None else None)
+        self.line(first, "bold")
+        for line in rest:
+            self.line(line)
 
     def data(self, document: object) -> None:
         """The JSON document, where one was asked for."""

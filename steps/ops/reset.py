@@ -27,6 +27,7 @@ def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry:
         confirmed(cluster, yes, f"ends the members {', '.join(each.name for each in nodes)} of {cluster.name}")
+    ctx.reach(nodes)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     ends = len(nodes) == len(cluster.nodes)
 

@@ -24,6 +24,7 @@ def stop(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):
         confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
+    ctx.reach(nodes)
 
     def halt(each: Any) -> None:
         if ctx.dry:

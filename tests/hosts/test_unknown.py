@@ -121,6 +121,10 @@ def test_a_host_without_sshd_whose_member_serves_is_healthy_and_not_checked(clus
             assert row["role"] in ("leader", "follower")
             assert document["problems"] == []
             assert "its member answers etcd-1 and is healthy" in words
+        before = state([cluster.hosts[0], cluster.hosts[2]])
+        for task in ("stop", "reset"):
+            assert "etcd-2: " in cluster.invoke(task, "--yes", "lab", code=REFUSED).stderr
+        assert state([cluster.hosts[0], cluster.hosts[2]]) == before, "nothing was half done"
         code, document, _ = asked(cluster, "doctor")
         (finding,) = document["findings"]
         assert (code, finding["failure"]) == (UNKNOWN, "host-unreachable")
