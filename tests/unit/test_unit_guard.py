@@ -365,7 +365,7 @@ COMMANDS = [
     ([deployed(on_hosts(), "/data", "/wal")], invoke("all")),
     ([deployed(on_hosts()), seen(on_hosts())], invoke("all")),
     ([deployed(on_hosts(), process=RUNS)], invoke("doctor")),
-    ([None, deployed(on_hosts())], invoke("start")),
+    ([None, deployed(on_hosts())], invoke("start --node etcd-2")),
     ([None], invoke("doctor")),
 ]
 
@@ -378,7 +378,7 @@ def test_next_command_works_in_the_state_that_there_is(looks: list[Look | None],
 def test_next_command_for_a_member_whose_data_is_missing_is_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
     assert next_for([deployed(on_hosts())]) == invoke("doctor")
-    assert next_for([deployed(on_hosts(), member=True, wal=True)]) == invoke("start")
+    assert next_for([deployed(on_hosts(), member=True, wal=True)]) == invoke("start --node etcd-1")
 
 
 def next_for(looks: list[Look | None]) -> str:
