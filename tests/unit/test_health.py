@@ -49,7 +49,10 @@ class Ctx:
         self.plugins = SimpleNamespace(checks=lambda _cluster, _node: self.checks)
         tell: Callable[..., None] = lambda *words: self.told.append(words)  # noqa: E731 - three names for it
         self.report = SimpleNamespace(
-            data=lambda data: self.told.append(json.loads(json.dumps(data))), table=tell, tip=tell
+            data=lambda data: self.told.append(json.loads(json.dumps(data))),
+            table=tell,
+            tip=tell,
+            warn=lambda *words, **_: tell(*words),
         )
         self.warn = tell
 
