@@ -18,7 +18,7 @@ from steps.core.config.load import parse
 from steps.ops.init import configuration
 
 ROOT = Path(__file__).parents[2]
-ALL = sorted(file.relative_to(ROOT).as_posix() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+ALL = sorted(file.relative_to(ROOT).as_posix() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 OURS = [name for name in ALL if name != "docs/plugins.md"]  # its commands are those of plugins that are not installed
 FIRST = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/invoke all"
 SECOND = "tests/run"
@@ -126,14 +126,27 @@ def test_toml_is_valid(name: str) -> None:
         parse((block if "[cluster]" in block else block + BASE).encode(), ROOT / "etcd.toml")
 
 
+def written_tests() -> set[str]:
+    return {
+        name for file in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+
+
 def test_each_promise_names_a_test_that_exists() -> None:
     rows = re.findall(r"^\| (\d+) \|(.*)\|$", text("docs/security.md"), re.MULTILINE)
     promised = [match[1] for _, row in rows if (match := re.search(r"\| `(test_\w+)` $", row))]
-    written = {
-        name for file in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
-    }
     assert [number for number, _ in rows] == [str(each + 1) for each in range(len(promised))]
-    assert not set(promised) - written
+    assert not set(promised) - written_tests()
+
+
+def test_threat_model_each_limit_names_a_test_that_exists() -> None:
+    page = text("docs/explanation/threat-model.md")
+    limits = re.findall(r"^\| The attacker wants .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    rows = [row for table in limits for row in table.splitlines()]
+    holding = [re.search(r"\| `(test_\w+)` \|$", row) for row in rows]
+    assert len(limits) == page.count("| The attacker wants ") == page.count("\n## ") - 2, "one for each who attacks"
+    assert not [row for row, found in zip(rows, holding, strict=True) if not found]
+    assert not {found[1] for found in holding if found} - written_tests()
 
 
 @pytest.mark.parametrize("name", ALL)
