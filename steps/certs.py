@@ -73,11 +73,12 @@ class Certs(Step):
         for node in living:
             if node not in nodes:
                 self._serves(node, check(ctx, node).rejected)
-        self._guarded = bool(living) and not problems(cluster, ask(ctx, living[0]))
+        self._guarded = bool(living) and not problems(ctx.serving, ask(ctx, living[0]))
         return [(node,) for node in nodes] if living else (nodes,)
 
     def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """Both ports show the new certificate (etcd reads the pair at each handshake); the gate is open if it was."""
+        del cluster
         from steps.core.tls.check import check
 
         for node in nodes:
@@ -86,7 +87,7 @@ class Certs(Step):
             found = check(ctx, node)
             self._serves(node, found.rejected)
             if self._guarded:
-                self._serves(node, found.problems or problems(cluster, ask(ctx, node)))
+                self._serves(node, found.problems or problems(ctx.serving, ask(ctx, node)))
             for warning in found.warnings:
                 ctx.warn(warning, node)
             if not found.warnings:

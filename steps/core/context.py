@@ -25,6 +25,7 @@ from steps.core.resources import File, Promise, Resource
 
 if TYPE_CHECKING:
     from steps.core.contracts import ReleaseSource
+    from steps.core.etcd.ask import Member
     from steps.core.plugins import Plugins
     from steps.core.release.releases import Staged
     from steps.core.tls.authority import Authority
@@ -59,6 +60,8 @@ class Context:
         self.plugins = plugins
         self.looks: dict[str, Look] = {}
         self.found: dict[str, Look] = {}  # as `looks` was before this run changed anything
+        self.members: tuple[Member, ...] | None = None  # the live member list, where the preflight could ask for it
+        self.ports: dict[str, int] = {}  # client ports of living members, where no look says them
         self.differences = 0
         self.locals = 0
         self._hosts = hosts
@@ -85,21 +88,36 @@ class Context:
         """What was seen on the node, with what this run has changed since."""
         return self.looks[node.name]
 
-    def look_at(self, node: Node, resources: Sequence[Resource] = ()) -> Look:
+    @property
+    def serving(self) -> Cluster:
+        """The cluster with the client ports at which its members answer now; etcd.toml's are true after a restart."""
+        from steps.core.etcd.living import serving
+
+        return serving(self.cluster, self.looks, self.ports, self.members)
+
+    def look_at(self, node: Node, resources: Sequence[Resource] = (), *, listing: bool = False) -> Look:
         """Looks at the node now: at `resources`, at what a start needs, at what a living process is compared with.
 
-        Raises Refused.
+        `listing`: its member is asked for the member list meanwhile, which `members` keeps. Raises Refused.
         """
         home = node.paths.cert
         paths = (unit_file(self.cluster, node), f"{node.paths.bin}/etcd", f"{home}/ca.pem", f"{home}/etcd.pem")
         directories = (cert_directory(self.cluster, node), *data_directories(self.cluster, node))
         wanted = [*(File(path, Promise("")) for path in paths), *directories, *resources]
         before = self.now()
-        result = self.sh(node, look_script(self.cluster, node, wanted))
+        script = look_script(self.cluster, node, wanted)
+        if listing:
+            from steps.core.etcd.current import listed, with_listing
+
+            script = with_listing(self.cluster, node, script)
+        result = self.sh(node, script)
         if not result.ok:
             raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
+        out = result.out
+        if listing:
+            out, self.members = listed(out)
         try:
-            look = parse(result.out, wanted)
+            look = parse(out, wanted)
         except ValueError as error:
             raise Refused(f"{node.name}: looking at it failed: {error}", hint=again()) from error
         clock = int(look.facts["clock"])

@@ -40,8 +40,9 @@ class Engine:
         self._ctx.found.update(self._ctx.looks)
         from steps.core.preflight import preflight
 
+        starts = any(step.name == "start" for step in self._chain)
         fetches = not self._ctx.dry and any(step.name == "download" for step in self._chain)
-        preflight(self._ctx, self._nodes, fetches=fetches)
+        preflight(self._ctx, self._nodes, fetches=fetches, starts=starts)
 
     def take(self, step: Step, position: str = "") -> None:
         """One step on all selected nodes. Raises StepsError after every node has been heard.
@@ -114,7 +115,7 @@ class Engine:
         self._ctx.hosts.open(node)  # first: the rest is done while other nodes' connections open
         resources = [each for step in self._chain for each in self._desired(step, node)]
         try:
-            return self._ctx.look_at(node, resources)
+            return self._ctx.look_at(node, resources, listing=node is self._nodes[0])
         except NodeFailed as error:  # nothing was changed yet, and nothing will be
             raise Refused(error.message, hint=error.hint) from error
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from steps.core import ground
 from steps.core.errors import Refused, StepFailed
-from steps.core.etcd import instances, upgrade
+from steps.core.etcd import current, instances, living, upgrade
+from steps.core.etcd.ask import Member
 from steps.core.etcd.rolling import CLUSTER_ID, REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
@@ -25,27 +26,37 @@ SKEW = 1  # seconds between a node's clock and ours
 BACKDATED = 3600  # seconds before its making at which a certificate starts, at most
 
 
-def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False) -> None:
+def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False, starts: bool = True) -> None:
     """Raises Refused with every node's problems; warns of what may stay. Changes nothing on any node.
 
-    `fetches`: whether this run may fetch a release.
+    `fetches`: whether this run may fetch a release; `starts`: whether it may start members.
     """
     cluster = ctx.cluster
     problems = [*_twins(ctx, nodes), *_clusters(ctx, nodes)]
+    ctx.members = _listed(ctx, nodes)
+    unborn = living.unborn(cluster, ctx.members)
+    foreign = {node.name: said for node in nodes if (said := _foreign(ctx, node, ctx.look(node)))}
+    compared = current.problems(ctx, [node for node in nodes if node.name not in foreign], starts=starts)
+    problems += living.lines(compared)
+    served = living.published(cluster, ctx.members)
+    explained = unborn | {problem.node for problem in compared}  # why nothing is where etcd.toml says
     for node in nodes:
         look = ctx.look(node)
-        if foreign := _foreign(ctx, node, look):
-            problems.append(f"{node.name}: {foreign}")
+        if node.name in foreign:
+            problems.append(f"{node.name}: {foreign[node.name]}")
             continue
         problems += [f"{node.name}: {problem}" for check in _CHECKS for problem in check(cluster, node, look)]
         problems += [f"{node.name}: {problem}" for problem in ground.problems(ctx, node, look)]
+        if node.name not in explained:
+            gone = vanished_data(cluster, node, look, served=node.name in served)
+            problems += [f"{node.name}: {problem}" for problem in gone]
         problems += [f"{node.name}: {problem}" for problem in ports(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in upgrade.refusals(ctx, node, look)]
         problems += [f"{node.name}: {problem}" for problem in foreign_ca(cluster, node, look, ctx.store.ca())]
         problems += [f"{node.name}: {problem}" for problem in _not_yet_valid(ctx, node, look)]
         for warning in _warnings(cluster, node, look):
             ctx.warn(warning, node)
-    problems += _majority_lost(ctx, nodes)
+    problems += _majority_lost(ctx, [node for node in nodes if node.name not in explained])
     if fetches and not problems:
         problems += _unserved(ctx, nodes)
     if problems:
@@ -73,6 +84,21 @@ def _foreign(ctx: Context, node: Node, look: Look) -> str:
         f"{instance.described}. This tool has not deployed it, and does not take it over. To have its keys in a "
         'cluster of this tool: docs/operations.md, "A cluster that something else made"'
     )
+
+
+def _listed(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
+    """The live member list. One of the other nodes is asked for it where it decides over a stopped member:
+
+    whether one that is empty has lost anything, and whether an address that was edited is the one its peers know.
+    """
+    found = ctx.members if ctx.members is not None else current.members(ctx, nodes)
+    if found is not None or len(nodes) == len(ctx.cluster.nodes):
+        return found
+    for node in nodes:
+        look = ctx.look(node)
+        if any(vanished_data(ctx.cluster, node, look)) or any(living.differences(ctx.cluster, node, look, None)):
+            return current.others(ctx, nodes)
+    return None
 
 
 def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
@@ -165,7 +191,7 @@ def two_wals(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """A snapshot restored without --wal-dir has its WAL inside the data: etcd would replay the old one over it."""
     del cluster
     inside = f"{node.paths.data}/member/wal"
-    if "innerwal" in look.facts and "outerwal" in look.facts:
+    if "innerwal" in look.facts and look.wal:
         yield (
             f"there is a WAL in {inside} next to the one in {node.paths.wal}, and etcd uses only the second: a "
             f"snapshot that was restored without --wal-dir={node.paths.wal} is undone by that"
@@ -270,10 +296,14 @@ def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
-def vanished_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    """Once the cluster was healthy, an empty node is a member that lost its data, never a new one."""
-    unseen = any(planted(cluster, node, look))  # where a link leads, nothing was looked for
-    if look.process is None and not unseen and was_healthy(cluster, node, look) and (gone := vanished(node, look)):
+def vanished_data(cluster: Cluster, node: Node, look: Look, *, served: bool = False) -> Iterator[str]:
+    """Once the cluster was healthy, an empty node is a member that lost its data, never a new one.
+
+    `served`: so says the live member list, whatever is remembered here.
+    """
+    if look.process is not None or any(planted(cluster, node, look)):  # where a link leads, nothing was looked for
+        return
+    if (served or was_healthy(cluster, node, look)) and (gone := vanished(node, look)):
         yield f"{gone}: {VANISHED}. To go on, {REPLACE}"
 
 
@@ -294,7 +324,6 @@ _CHECKS = (
     changeable,
     overrides,
     foreign_data,
-    vanished_data,
 )
 
 
@@ -366,6 +395,9 @@ def _not_yet_valid(ctx: Context, node: Node, look: Look) -> Iterator[str]:
 def _warnings(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     yield from clock(cluster, node, look)
     yield from ground.written_in_place(cluster, look)
+    token = living.installed(cluster, node, look).get("initial-cluster-token", cluster.token)
+    if look.member and token != cluster.token:
+        yield f"[cluster] token was {token}: etcd reads it at its first start only, its members keep theirs"
     total = look.space[node.paths.data].total
     quota = int(cluster.flags.get("quota-backend-bytes", "0"))
     if total < quota:

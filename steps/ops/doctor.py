@@ -75,7 +75,7 @@ def gather(ctx: Context, nodes: Sequence[Node]) -> Evidence:
     serving = any(case.serves(ctx.cluster) for case in cases.values())
     cases = ctx.each(nodes, lambda node: _shaken(ctx, cases[node.name], serving=serving))
     return Evidence(
-        ctx.cluster,
+        ctx.serving,
         tuple(cases[node.name] for node in nodes),
         _spoken(ctx, cases),
         datetime.now(timezone.utc),
@@ -89,6 +89,9 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
     try:
         look = ctx.look_at(node, [*pair, User(ctx.cluster.hosts.run_as)])
+        if instances.ours(ctx.cluster, node, look):  # asked where it listens now, and etcd.toml may say otherwise
+            ctx.looks[node.name] = look
+            node = ctx.serving.node(node.name)
         parts = _parts(ctx.sh(node, script(ctx.cluster, node), deadline=120).out)
         found = tuple(instances.parse(parts["instances"]))
         foreign = _asked(ctx, node, instances.foreign(ctx.cluster, node, look, found))
@@ -195,7 +198,7 @@ def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Vie
     if own not in seen:
         return View()  # where auth is on, a member may commit and yet say nothing of itself
     same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
-    urls = [url for node in ctx.cluster.nodes if (url := ctx.cluster.client_url(node)) in same]
+    urls = [url for node in ctx.serving.nodes if (url := ctx.cluster.client_url(node)) in same]
     revision = min(seen[url].revision for url in urls)
     for pause in ("", "sleep 2\n"):
         view = parse(ctx.sh(asker, pause + hashes_script(ctx.cluster, asker, urls, revision)).out)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.confirm import confirmed
 from steps.core.errors import StepsError
+from steps.core.etcd.current import learn
 from steps.core.etcd.gate import ask, healthy
 from steps.core.house import task
 from steps.core.node.service import stop_script
@@ -43,4 +44,9 @@ def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:
     cluster = ctx.cluster
     if len(cluster.nodes) - len(nodes) < cluster.quorum:
         return True
-    return len(healthy(cluster, ask(ctx, nodes[0])) - {node.name for node in nodes}) < cluster.quorum
+    view = ask(ctx, nodes[0])
+    if len(view.statuses) < len(cluster.nodes):  # down, or etcd.toml has other ports than those at which they serve
+        learn(ctx, nodes[0])
+        ctx.members = ask(ctx, nodes[0]).members
+        view = ask(ctx, nodes[0])
+    return len(healthy(ctx.serving, view) - {node.name for node in nodes}) < cluster.quorum

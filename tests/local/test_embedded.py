@@ -21,7 +21,7 @@ from typing import Any
 
 import pydantic
 import pytest
-from ports import moved
+from ports import free_ports, moved
 
 ROOT = Path(__file__).parents[2]
 WRITER = ROOT / "tests" / "hosts" / "writer.py"
@@ -670,3 +670,38 @@ def test_a_rolling_restart_that_was_killed_goes_on_from_what_lives(cluster: Copy
     assert list(after) == list(MEMBERS)
     assert all(after[name] != pids[name] for name in MEMBERS)
     assert all("--heartbeat-interval=320" in proc(pid, "cmdline") for pid in after.values())
+
+
+def test_a_data_path_that_was_edited_is_refused_before_anything_changes(cluster: Copy) -> None:
+    pids, tree = cluster.pids(), cluster.tree()
+    text = (cluster.root / "etcd.toml.orig").read_text()
+    (cluster.root / "etcd.toml").write_text(text.replace("[hosts]", '[paths]\ndata = "else/{node}/data"\n\n[hosts]'))
+    try:
+        for task in ("plan", "all", "start"):
+            said = cluster.invoke(task, code=3)
+            assert (
+                f"etcd-2: its data is in {cluster.work}/nodes/etcd-2/data, etcd.toml says {cluster.root}/else" in said
+            )
+    finally:
+        cluster.configure()
+    assert (cluster.pids(), cluster.tree()) == (pids, tree)
+    assert not (cluster.root / "else").exists()
+
+
+def test_client_ports_move_one_process_at_a_time(cluster: Copy) -> None:
+    cluster.etcdctl("put", "kept", "on-the-move")
+    pids, text = cluster.pids(), (cluster.root / "etcd.toml").read_text()
+    fresh = iter(free_ports(len(MEMBERS)))
+    (cluster.root / "etcd.toml").write_text(
+        re.sub(r"(?m)^client_port = \d+", lambda _: f"client_port = {next(fresh)}", text)
+    )
+    try:
+        assert cluster.invoke("verify").count(" serves at https://127.0.0.1:") == len(MEMBERS)
+        cluster.invoke("doctor")
+        cluster.invoke("all")
+        assert not set(pids.values()) & set(cluster.pids().values())
+        assert cluster.etcdctl("get", "--print-value-only", "kept") == "on-the-move\n"
+        assert "nothing to do" in cluster.invoke("plan")
+    finally:
+        (cluster.root / "etcd.toml").write_text(text)
+        cluster.invoke("all")

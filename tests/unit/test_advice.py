@@ -181,7 +181,7 @@ def test_unit_that_is_missing_is_written_again_over_the_members_own_data(tmp_pat
 def test_two_wals_are_named_and_stop_nothing() -> None:
     case = well(CLUSTER, TWO)
     assert case.look is not None
-    look = type(case.look)(**{**vars(case.look), "facts": {"innerwal": "1", "outerwal": "1"}})
+    look = type(case.look)(**{**vars(case.look), "facts": {"innerwal": "1"}})
     (finding,) = found(well(CLUSTER, TWO, look=look))
     assert finding.failure == "two-wals"
     assert "/data/etcd/data/member/wal" in finding.evidence[0]

@@ -40,7 +40,9 @@ def shaken(monkeypatch: pytest.MonkeyPatch, over: Mapping[tuple[str, int, bool],
 
     pair = SimpleNamespace(cert=b"", cert_file=Path("cert.pem"), key_file=Path("key.pem"))
     store = SimpleNamespace(pair=lambda _name: pair, ca=lambda: b"ca")
-    ctx = SimpleNamespace(cluster=CLUSTER, store=store, dial=lambda _through, ip, port, direct: (ip, port))
+    ctx = SimpleNamespace(
+        cluster=CLUSTER, serving=CLUSTER, store=store, dial=lambda _through, ip, port, direct: (ip, port)
+    )
     monkeypatch.setattr(check, "probe", probe)
     monkeypatch.setattr(check.pki, "read", lambda _pem: [SimpleNamespace(serial_number=7)])
     return check.check(ctx, FIRST)  # type: ignore[arg-type]  # a stand-in
@@ -91,7 +93,7 @@ def test_what_nobody_can_see_is_named_and_no_problem(monkeypatch: pytest.MonkeyP
 
 
 def test_a_controller_without_the_ca_says_so() -> None:
-    ctx = SimpleNamespace(cluster=CLUSTER, store=SimpleNamespace(ca=lambda: None))
+    ctx = SimpleNamespace(cluster=CLUSTER, serving=CLUSTER, store=SimpleNamespace(ca=lambda: None))
     (problem,) = check.check(ctx, FIRST).unknown  # type: ignore[arg-type]  # a stand-in
     assert problem.startswith("this controller has no CA")
 
@@ -142,7 +144,7 @@ def test_who_cannot_be_asked_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> 
     def dial(_through: Node, ip: str, _port: int) -> None:
         raise FORBIDDEN if ip == SECOND.ip else ConnectionRefusedError
 
-    ctx: Any = SimpleNamespace(cluster=CLUSTER, dial=dial)
+    ctx: Any = SimpleNamespace(cluster=CLUSTER, serving=CLUSTER, dial=dial)
     with pytest.raises(rolling.Unhealthy, match=r"still missing: etcd-3$"):
         rolling._refuse_to_wait_in_vain(ctx, [FIRST])
 
@@ -157,6 +159,7 @@ class Ctx:
     living: Sequence[str]
     found: Mapping[str, Found] = field(default_factory=dict)
     cluster: Any = CLUSTER
+    serving: Any = CLUSTER
     said: list[str] = field(default_factory=list)
 
     @property

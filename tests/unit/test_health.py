@@ -16,6 +16,7 @@ from views import CLUSTER, FINE, URLS, status
 from steps.core.errors import NodeFailed, Refused, Unhealthy
 from steps.core.etcd import health
 from steps.core.etcd.ask import View, own_urls
+from steps.core.etcd.living import serving
 from steps.core.hints import Hints, invoke
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Look, Process
@@ -42,6 +43,11 @@ class Ctx:
     checks: Sequence[Any] = ()
     told: list[Any] = field(default_factory=list)
     differences: int = 0
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def serving(self) -> Cluster:
+        return serving(self.cluster, self.looks, self.ports)
 
     def __post_init__(self) -> None:
         self.hosts = SimpleNamespace(open=self.open)

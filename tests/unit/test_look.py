@@ -144,8 +144,12 @@ def test_a_members_data(cluster: Cluster, made: str, found: tuple[bool, bool]) -
     assert (look.member, look.wal) == found
 
 
-def test_a_wal_inside_the_data_directory_is_seen(cluster: Cluster) -> None:
-    (Path(cluster.nodes[0].paths.data) / "member" / "wal" / "0.wal").mkdir(parents=True)
+def test_a_wal_inside_the_data_directory_is_no_wal_of_ours(cluster: Cluster) -> None:
+    paths = cluster.nodes[0].paths
+    (Path(paths.data) / "member" / "wal" / "0.wal").mkdir(parents=True)
+    look = looked(cluster)
+    assert (look.wal, look.facts["innerwal"]) == (False, "1")
+    (Path(paths.wal) / "0.wal").mkdir(parents=True)
     assert looked(cluster).wal
 
 

@@ -11,6 +11,7 @@ import pytest
 from clusters import on_hosts, on_loopback, seen
 
 from steps.core.errors import Refused
+from steps.core.etcd.ask import Member
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Entry, Look, Process, Space
 from steps.core.node.places import unit_file
@@ -27,6 +28,11 @@ class Ctx:
     says: str = ""
     warnings: list[str] = field(default_factory=list)
     store: Any = field(default_factory=lambda: SimpleNamespace(ca=lambda: None, pair=lambda _name: None))
+    members: tuple[Member, ...] | None = None
+
+    @property
+    def serving(self) -> Cluster:
+        return self.cluster
 
     def look(self, node: Node) -> Look:
         return self.looks[node.name]
@@ -72,6 +78,7 @@ def space(cluster: Cluster, path: str, **changes: Any) -> dict[str, Space]:
 
 SMALL = 100 << 20
 DATA, WAL, BIN = "/data/etcd/data", "/data/etcd/wal", "/usr/local/bin"
+LIVING = Process(5, "x", ("etcd", f"--data-dir={DATA}", f"--wal-dir={WAL}"), 0)
 DROP_IN = "/etc/systemd/system/etcd.service.d/x.conf"
 
 
@@ -111,7 +118,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         f"{DATA} holds a member's data and there is no /etc/systemd/system/etcd.service",
     ),
     "an older etcd is wanted": (
-        {"facts": {"version": "3.6.1", "living": "3.6.1"}, "process": Process(5, "x", (), 0)},
+        {"facts": {"version": "3.6.1", "living": "3.6.1"}, "process": LIVING},
         "etcd 3.6.1 has written this member's data: 3.5.16 cannot read it",
     ),
 }
@@ -140,6 +147,16 @@ def test_a_directory_that_stays_its_owners(cluster: Cluster, look: dict[str, Any
     facts = {"machine": "2", "boot": "2"}
     look = {**look, "entries": {**look["entries"], **unit}, "facts": facts}
     assert asked(cluster, seen(cluster, **look)) == ("", [])
+
+
+def test_a_changed_token_is_said_where_members_have_data(cluster: Cluster) -> None:
+    unit = "ExecStart=/usr/local/bin/etcd --initial-cluster-token=old\n"
+    entries = {"/etc/systemd/system/etcd.service": Entry("file", content=unit)}
+    facts = {"machine": "2", "boot": "2"}
+    message, warnings = asked(cluster, seen(cluster, entries=entries, facts=facts, member=True, wal=True))
+    assert (message, len(warnings)) == ("", 1)
+    assert warnings[0].startswith("etcd-2: [cluster] token was old: etcd reads it at its first start only")
+    assert asked(cluster, seen(cluster, entries=entries, facts=facts)) == ("", [])
 
 
 def test_systemd_must_run(cluster: Cluster) -> None:
@@ -214,7 +231,7 @@ def test_taken_ports_are_told_with_whoever_holds_them(cluster: Cluster) -> None:
         "  etcd-2: port 2380 is taken by a process of uid 33",
     ]
     ours = replace(
-        taken, process=Process(812, "x", ("etcd", "--listen=https://10.0.0.2:2379,https://10.0.0.2:2380"), 0)
+        taken, process=Process(812, "x", (*LIVING.argv, "--listen=https://10.0.0.2:2379,https://10.0.0.2:2380"), 0)
     )
     assert asked(cluster, ours)[0] == ""
     metered = replace(cluster, metrics_port=9100)
@@ -239,7 +256,7 @@ VERSIONS = [
 def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wanted: str, said: str) -> None:
     cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": runs, "version": runs}
-    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     message, _ = asked(cluster, running, says="\nlogin 0\n")
     assert (said in message) if said else (message == "")
 
@@ -247,7 +264,7 @@ def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wan
 def test_a_lower_patch_release_is_warned_of(tmp_path: Path) -> None:
     cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": "3.5.30", "version": "3.5.30"}
-    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     assert asked(cluster, running) == ("", ["etcd-2: etcd 3.5.30 -> 3.5.16: a lower patch release"])
 
 
@@ -268,14 +285,14 @@ AUTH = {
 def test_upgrade_to_3_5_is_refused_unless_auth_is_known_to_be_off(tmp_path: Path, says: str, words: str) -> None:
     cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": "3.4.27", "version": "3.4.27"}
-    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     assert words in asked(cluster, running, says=says)[0]
 
 
 def test_upgrade_to_3_7_needs_a_snapshot_behind_what_3_5_wrote(tmp_path: Path) -> None:
     cluster = on_hosts(version="3.7.1", file=tmp_path / "etcd.toml")
     facts = {"machine": "2", "boot": "2", "living": "3.6.14", "version": "3.6.14"}
-    running = seen(cluster, process=Process(5, "x", (), 0), facts=facts, member=True, wal=True)
+    running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     entry = "entry 18 09 22 39 08 82 c0 ee 9e f3 c2 e8 93 59 12 03 50 55 54 1a 0a\n"
     assert "would panic on what 3.5 has left in its WAL" in asked(cluster, running, says=entry)[0]
     assert asked(cluster, running, says=f"0000000000000002-0000000000000009.snap\n{entry}")[0] == ""
@@ -287,7 +304,7 @@ def test_upgrade_of_one_member_is_taken_back_while_another_runs_the_old_release(
     unit = {unit_file(cluster, cluster.nodes[1]): Entry("file", content="")}
     failed = seen(cluster, facts=facts, member=True, wal=True, entries=unit)
     old = {"machine": "1", "boot": "1", "living": "3.6.14", "version": "3.7.1"}
-    other = seen(cluster, process=Process(5, "x", (), 0), facts=old, member=True, wal=True)
+    other = seen(cluster, process=LIVING, facts=old, member=True, wal=True)
     assert "3.6.14 cannot read it" in asked(cluster, failed)[0]
     looks = {"etcd-1": other, "etcd-2": failed, "etcd-3": seen(cluster, facts={"machine": "3", "boot": "3"})}
     ctx = Ctx(cluster, looks, "")
@@ -341,11 +358,11 @@ def test_preflight_data_of_this_cluster_without_a_unit_gets_one(cluster: Cluster
 
 
 def test_preflight_two_wals_of_a_stopped_member_are_refused(cluster: Cluster) -> None:
-    facts = {"innerwal": "1", "outerwal": "1"}
+    facts = {"innerwal": "1"}
     unit = {unit_file(cluster, cluster.nodes[1]): Entry("file")}
     message, _ = asked(cluster, own(cluster, entries=unit, facts=facts, member=True, wal=True))
     assert "etcd-2: there is a WAL in /data/etcd/data/member/wal next to the one in /data/etcd/wal" in message
-    living = own(cluster, entries=unit, facts=facts, member=True, wal=True, process=Process(5, "x", (), 0))
+    living = own(cluster, entries=unit, facts=facts, member=True, wal=True, process=LIVING)
     assert asked(cluster, living)[0] == ""
 
 
@@ -389,7 +406,7 @@ def test_preflight_etcd_of_another_unit_is_left_alone(cluster: Cluster) -> None:
 
 def test_preflight_etcd_service_made_by_hand_is_taken_over_only_on_its_own_data(cluster: Cluster) -> None:
     file = unit_file(cluster, cluster.nodes[1])
-    argv = ("etcd", "--listen-client-urls=http://10.0.0.2:2379")
+    argv = (*LIVING.argv, "--listen-client-urls=https://10.0.0.2:2379")
     changes = {
         "entries": {file: Entry("file", content="[Service]\nExecStart=/usr/bin/etcd\n")},
         "listening": {2379: (("0", "77"),)},

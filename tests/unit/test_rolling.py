@@ -170,6 +170,7 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
         process = Process(5, BINARY, (), STARTED)
         ctx: Any = SimpleNamespace(
             cluster=CLUSTER,
+            serving=CLUSTER,
             look=lambda _node: seen(CLUSTER, process=process, member=True, wal=True),
             sh=sh,
             plugins=SimpleNamespace(before_restart=before_restart),
@@ -308,3 +309,21 @@ def test_who_may_write_a_members_database(tmp_path: Path) -> None:
     with database.open("r+b"):
         name = Path("/proc/self/comm").read_text().strip()
         assert holders() == f"pid {os.getpid()} ({name})\n"
+
+
+def test_owned_script_gives_the_data_away_and_follows_no_link(tmp_path: Path) -> None:
+    """As root chown would; here a stand-in says what it was asked for."""
+    node = on_hosts().nodes[0]
+    node = replace(node, paths=replace(node.paths, data=str(tmp_path / "data"), wal=str(tmp_path / "wal")))
+    (tmp_path / "data" / "member").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    script = 'chown() { echo "$(pwd) $*"; }\n' + rolling.owned_script(on_hosts(), node)
+
+    def said() -> list[str]:
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert said() == [f"{tmp_path}/data -RhP etcd:etcd ./member"]
+    (tmp_path / "wal").mkdir()
+    assert said()[1:] == [f"{tmp_path}/wal -RhP etcd:etcd ./."]
+    assert rolling.owned_script(on_loopback(), node) == ""

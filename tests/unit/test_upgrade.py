@@ -27,7 +27,9 @@ def running(tmp_path: Path, *releases: str, wanted: str, monkeypatch: pytest.Mon
     }
     changes: list[str] = []
     look = lambda node: looks[node.name]  # noqa: E731 - a stand-in's method
-    return SimpleNamespace(cluster=cluster, look=look, dry=True, now=lambda: 1, change=changes.append, changes=changes)
+    return SimpleNamespace(
+        cluster=cluster, serving=cluster, look=look, dry=True, now=lambda: 1, change=changes.append, changes=changes
+    )
 
 
 def test_secure_member_outside_the_selection_below_the_floor_is_refused(

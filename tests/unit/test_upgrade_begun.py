@@ -37,7 +37,13 @@ def secured(
     monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: view)
     monkeypatch.setattr(snapshot, "save", lambda *_: said.append("saved"))
     ctx: Any = SimpleNamespace(
-        cluster=cluster, look=lambda node: looks[node.name], say=said.append, change=said.append, now=int, dry=False
+        cluster=cluster,
+        serving=cluster,
+        look=lambda node: looks[node.name],
+        say=said.append,
+        change=said.append,
+        now=int,
+        dry=False,
     )
     upgrade.secure(ctx, cluster.nodes)
     return said

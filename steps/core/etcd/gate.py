@@ -91,9 +91,10 @@ def _alarms(view: View) -> Iterator[str]:
 
 def ask(ctx: Context, node: Node, endpoints: Sequence[str] | None = None) -> View:
     """What the cluster says through one node: every member's status and health, the member list, the alarms."""
-    cluster = ctx.cluster
+    cluster = ctx.serving
     urls = endpoints or [cluster.client_url(each) for each in cluster.nodes]
-    return parse(ctx.sh(node, ask_script(cluster, node, urls, members=True), deadline=120).out)
+    script = ask_script(cluster, cluster.node(node.name), urls, members=True)
+    return parse(ctx.sh(node, script, deadline=120).out)
 
 
 def wait_open(ctx: Context, asker: Node, started: dict[str, int], *, patience: float = PATIENCE) -> View:
@@ -121,7 +122,7 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
             view = ask(ctx, asker)
             if refused := auth.refuses(cluster, asker, view):
                 raise refused  # no patience would change it
-            wrong = problems(cluster, view)
+            wrong = problems(ctx.serving, view)
             if not wrong:
                 return view
         if late:

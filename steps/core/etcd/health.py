@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import StepsError
-from steps.core.etcd import gate
+from steps.core.etcd import current, gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse, peers_script
 from steps.core.etcd.rolling import known_id
 from steps.core.etcd.verdict import Health, MemberHealth
@@ -33,7 +33,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
 
     `thorough`: also a write, a read and hashes through the first node that answers, and real TLS handshakes.
     """
-    cluster, health = ctx.cluster, Health()
+    health = Health()
     first = nodes[0].name
     answers = ctx.each(nodes, lambda node: _meet(ctx, node, speaks=node.name == first, thorough=thorough))
     asked, unasked = _sorted(answers)
@@ -41,6 +41,9 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     states = {name: parse_state(answer.out) for name, answer in asked.items()}
     copies = [node for node in nodes if node.name in asked and asked[node.name].out.startswith(f"{ca_key.FACT}=")]
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
+    cluster = ctx.serving
+    health.warnings += _elsewhere(ctx.cluster, cluster, nodes)
+    nodes = [cluster.node(node.name) for node in nodes]
     confirmed = _confirmed(ctx, [node for node in nodes if node.name in unasked], views, speaker)
     known = {**views, **confirmed}
     _note_unasked(cluster, unasked, confirmed, speaker, health)
@@ -79,7 +82,8 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     """What one member says of all of `nodes`, where all are known to run: etcdctl waits long for one that does not."""
     if any(node.name not in ctx.looks or ctx.look(node).process is None for node in nodes):
         return gather(ctx, nodes, thorough=False)
-    cluster, asker, health = ctx.cluster, nodes[0], Health()
+    cluster, asker, health = ctx.serving, nodes[0], Health()
+    nodes = [cluster.node(node.name) for node in nodes]
     view = gate.ask(ctx, asker, [cluster.client_url(node) for node in nodes])
     health.problems += gate.member_problems(replace(cluster, nodes=tuple(nodes)), view)
     health.problems += gate.cluster_problems(cluster, view)
@@ -110,13 +114,18 @@ def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Re
 
             shaking = pool.submit(check, ctx, node)
         answer = _ask(ctx, node, probe=thorough and speaks, members=speaks)
-        return answer, shaking.result() if shaking else None
+        found = shaking.result() if shaking else None
+        if isinstance(answer, Result) and _learned(ctx, node, answer):
+            answer = _ask(ctx, node, probe=thorough and speaks, members=speaks)
+            found = check(ctx, node) if shaking else None
+        return answer, found
 
 
 def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | StepsError:
-    cluster = ctx.cluster
+    cluster = ctx.serving
+    now = cluster.node(node.name)
     key = PROBE + secrets.token_hex(4) if probe else ""
-    asked = ask_script(cluster, node, own_urls(cluster, node), members=members, probe=key)
+    asked = ask_script(cluster, now, own_urls(cluster, now), members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
     running = '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n'
     script = ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
@@ -124,6 +133,21 @@ def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | St
         return ctx.sh(node, script, deadline=120)
     except StepsError as error:
         return error
+
+
+def _learned(ctx: Context, node: Node, answer: Result) -> bool:
+    """Whether a member that runs and did not answer turns out to listen at another port than was asked.
+
+    Only then is its process looked at: most answer.
+    """
+    before = ctx.serving.node(node.name)
+    if not parse_state(answer.out).pid or ctx.serving.client_url(before) in parse(answer.out).statuses:
+        return False
+    try:
+        current.learn(ctx, node)
+    except StepsError:  # it is lost meanwhile, and what it answered counts
+        return False
+    return ctx.serving.node(node.name).client_port != before.client_port
 
 
 def _speaker(ctx: Context, nodes: Sequence[Node], views: dict[str, View], first: str, *, thorough: bool) -> str:
@@ -145,7 +169,7 @@ def _confirmed(ctx: Context, nodes: Sequence[Node], views: Mapping[str, View], s
 
     Without a quorum it may itself be the one that is cut off from the others.
     """
-    cluster = ctx.cluster
+    cluster = ctx.serving
     if not nodes or speaker not in views or speaker not in gate.healthy(cluster, views[speaker]):
         return {}
     asker, urls = cluster.node(speaker), {node.name: cluster.client_url(node) for node in nodes}
@@ -196,6 +220,14 @@ def _quorum(cluster: Cluster, views: Mapping[str, View], states: Mapping[str, St
         return True
     down = {name for name in states if not any(status.leader != "0" for status in views[name].statuses.values())}
     return False if len(cluster.nodes) - len(down) < cluster.quorum else None
+
+
+def _elsewhere(cluster: Cluster, serving: Cluster, nodes: Sequence[Node]) -> Iterator[str]:
+    """Members that answer, and not where etcd.toml says."""
+    for node in nodes:
+        now, then = serving.client_url(serving.node(node.name)), cluster.client_url(node)
+        if now != then:
+            yield f"{node.name} serves at {now}, etcd.toml says {then}: see {invoke('plan')}"
 
 
 def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from steps.core.etcd.ask import View, ctl, members_script, parse
 from steps.core.etcd.gate import ask, healthy, problems, wait_open
 from steps.core.files import replace
 from steps.core.hints import again, invoke
+from steps.core.node.guard import ENTER
 from steps.core.node.hosts import NotForwarded
 from steps.core.node.look import UNIT_DIGEST, Look
 from steps.core.node.places import unit_file
@@ -79,7 +81,7 @@ def start(ctx: Context, nodes: Sequence[Node], stopped: Sequence[Node], starting
     cluster = ctx.cluster
     _refuse_vanished(ctx, stopped)
     ctx.each(stopped, lambda node: _refuse_held(ctx, node))
-    ctx.each(stopped, lambda node: _script(ctx, node, start_script(cluster, node)))
+    ctx.each(stopped, lambda node: _script(ctx, node, owned_script(cluster, node) + start_script(cluster, node)))
     for node in stopped:
         ctx.change("etcd is started", node)
     _refuse_to_wait_in_vain(ctx, nodes)
@@ -124,7 +126,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
         raise Unhealthy(
             f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"mend that first: {invoke('doctor')}"
         )
-    well = healthy(cluster, view)
+    well = healthy(ctx.serving, view)
     if len(well) < cluster.quorum:
         _refuse_to_cut_off(ctx, nodes, view)
         _restart_together(ctx, order(cluster, nodes, reasons), reasons, tried)
@@ -132,7 +134,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
     sick = [node for node in order(cluster, nodes, reasons) if node.name not in well]
     if sick:
         view = _restart_together(ctx, sick, reasons, tried)
-    for node in order(cluster, nodes, set(reasons) - {each.name for each in sick}, _leader(cluster, view)):
+    for node in order(cluster, nodes, set(reasons) - {each.name for each in sick}, _leader(ctx.serving, view)):
         view = _through_gate(ctx, node)
         _keep_quorum(ctx, node, view)
         if ctx.plugins.before_restart(cluster, node):  # which may have taken its time
@@ -156,9 +158,9 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
 
     A member with a leader serves reads at least; one that systemd calls active has served, and may answer others.
     """
-    cluster = ctx.cluster
+    cluster = ctx.serving
     led = any(status.leader != "0" for status in view.statuses.values())
-    mute = [node for node in nodes if cluster.client_url(node) not in view.statuses]
+    mute = [node for node in nodes if cluster.client_url(cluster.node(node.name)) not in view.statuses]
     if led or any(ctx.look(node).unit.get("ActiveState") == "active" for node in mute):
         raise StepFailed(
             f"no member was restarted, for the cluster is not healthy: {'; '.join(problems(cluster, view))}",
@@ -171,7 +173,7 @@ def _through_gate(ctx: Context, node: Node) -> View:
     view = ask(ctx, node)
     if refused := auth.refuses(ctx.cluster, node, view):
         raise refused
-    if wrong := problems(ctx.cluster, view):
+    if wrong := problems(ctx.serving, view):
         raise StepFailed(
             f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
             hint=f"mend that first: {invoke('verify')}",
@@ -180,18 +182,15 @@ def _through_gate(ctx: Context, node: Node) -> View:
 
 
 def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
-    cluster = ctx.cluster
-    script = start_script(cluster, node)
-    own = view.statuses[cluster.client_url(node)]
+    cluster = ctx.serving
+    script, url, old = start_script(ctx.cluster, node), cluster.client_url(cluster.node(node.name)), ctx.look(node).pid
+    own = view.statuses[url]
     if own.id == own.leader and len(cluster.nodes) > 1:
         heir = next(status for status in view.statuses.values() if status.id != own.id)
-        script = (
-            ctl(cluster, node)
-            + f"ctl --endpoints={cluster.client_url(node)} move-leader {heir.id} >&2 || exit 1\n"
-            + script
-        )
+        script = ctl(cluster, node) + f"ctl --endpoints={url} move-leader {heir.id} >&2 || exit 1\n" + script
     _script(ctx, node, script)
-    wait_open(ctx, node, {node.name: ctx.look(node).pid})
+    _runs_its_unit(ctx, node)
+    wait_open(ctx, node, {node.name: old})
     ctx.change(f"restarted: {reason}", node)
 
 
@@ -200,15 +199,26 @@ def _restart_together(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str,
         ctx.plugins.before_restart(ctx.cluster, node)
     tried.update(node.name for node in nodes)
     ctx.each(nodes, lambda node: _script(ctx, node, start_script(ctx.cluster, node)))
+    for node in nodes:
+        _runs_its_unit(ctx, node)
     view = wait_open(ctx, nodes[0], {node.name: ctx.look(node).pid for node in nodes})
     for node in nodes:
         ctx.change(f"was not healthy and is restarted: {reasons[node.name]}", node)
     return view
 
 
+def _runs_its_unit(ctx: Context, node: Node) -> None:
+    """From here on the member listens where the unit says. The pid stays the old one: the new one is waited for."""
+    look = ctx.look(node)
+    text = unit_text.installed(ctx.cluster, node, look)
+    if look.process is not None and text:
+        argv = exec_argv(text) if ctx.cluster.systemd else script_argv(text)
+        ctx.looks[node.name] = dataclasses.replace(look, process=dataclasses.replace(look.process, argv=argv))
+
+
 def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
     """Refused where the members that stay cannot decide without this one."""
-    cluster = ctx.cluster
+    cluster = ctx.serving
     if len(healthy(cluster, view) - {node.name}) >= cluster.quorum:
         return
     if ctx.accept_downtime:
@@ -243,7 +253,8 @@ def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
     empty = [node for node in stopped if vanished(node, ctx.look(node))]
     if not empty or len(stopped) == len(cluster.nodes):
         return
-    others = [cluster.client_url(node) for node in cluster.nodes if node not in empty]
+    names = {node.name for node in empty}
+    others = [cluster.client_url(node) for node in ctx.serving.nodes if node.name not in names]
     members = parse(ctx.sh(empty[0], members_script(cluster, empty[0], others)).out).members
     published = {member.name for member in members or () if member.client_urls}
     lost = [node.name for node in empty if node.name in published]
@@ -280,12 +291,28 @@ true
 
 def _degraded(ctx: Context, nodes: Sequence[Node], failure: NodeFailed) -> Unhealthy:
     """What the members do that did not fail. They may just be electing: etcdctl waits for that."""
-    cluster = ctx.cluster
+    cluster = ctx.serving
     urls = [cluster.client_url(node) for node in cluster.nodes if node.name != failure.node]
     asker = next((node for node in nodes if node.name != failure.node), nodes[0])
     well = sorted(healthy(cluster, ask(ctx, asker, urls))) if urls else []
     serving = f"{len(well)} of {len(cluster.nodes)} members serve" + (f" ({', '.join(well)})" if well else "")
     return Unhealthy(f"degraded: {serving}\n{failure.message}", hint=failure.hint)
+
+
+def owned_script(cluster: Cluster, node: Node) -> str:
+    """Gives a stopped member's data to the user it will run as: run_as was changed, or root restored it.
+
+    Below a directory that etcd may write to, root follows no link.
+    """
+    if not cluster.systemd:
+        return ""
+    owner = quote(f"{cluster.hosts.run_as}:{cluster.hosts.run_as}")
+    places = ((node.paths.data, "member"), (node.paths.wal, "."))
+    lines = [
+        f"( enter {quote(path)} 2>/dev/null || exit 0; [ ! -d ./{name} ] || chown -RhP {owner} ./{name} ) || exit 1"
+        for path, name in places
+    ]
+    return "\n".join([ENTER, *lines, ""])
 
 
 def known_id(cluster: Cluster) -> str:

@@ -28,8 +28,8 @@ def save(ctx: Context, node: Node, file: Path) -> None:
         raise StepFailed(f"{file} exists, and a snapshot is never written over", hint="name another file")
     private_directory(file.parent)
     part = file.with_suffix(".part")
-    cluster = ctx.cluster
-    endpoint = quoted([f"--endpoints={cluster.client_url(node)}"])
+    cluster = ctx.serving
+    endpoint = quoted([f"--endpoints={cluster.client_url(cluster.node(node.name))}"])
     script = (
         ctl(cluster, node).replace("timeout 15", f"timeout {SECONDS}")
         + "d=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf \"$d\"' EXIT\n"

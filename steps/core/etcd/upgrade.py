@@ -60,7 +60,8 @@ def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Min
 
 def _auth(ctx: Context, node: Node) -> Iterator[str]:
     """Whether auth is on: 3.4 cannot be asked for it. A login of no user is refused there, and ignored without auth."""
-    answer = ctx.sh(node, login_script(ctx.cluster, node)).out
+    now = ctx.serving
+    answer = ctx.sh(node, login_script(now, now.node(node.name))).out
     if "login 0\n" in answer:
         return
     if "authentication failed" in answer:
@@ -85,7 +86,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     if not ahead:
         return
     view = ask(ctx, ahead[0])
-    wrong, too_old = problems(ctx.cluster, view), _too_old(view, ctx.cluster.version)
+    wrong, too_old = problems(ctx.serving, view), _too_old(view, ctx.cluster.version)
     if wrong and not too_old and (saved := _begun(ctx, nodes)):
         ctx.say(f"goes on with an upgrade that has begun; its snapshot is {saved}")
         return

@@ -67,11 +67,14 @@ class Look:
     ETCD_* that systemd gives to every service), walmount and hostsmount (the WAL's directory, /etc/hosts is a mount
     point), hostsfixed (/etc/hosts cannot be written to), accounts (files of users that cannot), noexec (a directory
     from which nothing may be run), odd (a segment of the WAL that is no plain file), dropins (files that override the
-    unit), digest (of the unit that started the living process). `states`: a Service's "enabled active", a Command's
-    "done". `unit`: systemd's properties of etcd.service. `listening`: TCP ports → uid, socket inode. `space`: by path.
-    `strangers`: directory of ours → one name in it that is not ours. `member`: a member's data is in the data
-    directory, `wal`: in the WAL's. `skew`: whole seconds by which the node's clock is ahead of the controller's, beyond
-    what the time that the look took explains.
+    unit), digest (of the unit that started the living process), user (as whom the living process runs), innerwal (a WAL
+    lies inside the data directory). Where the command line of the living process does not say where its data is: its
+    ETCD_… variables about data, name and URLs, database and segment (the files that it has open).
+
+    `states`: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of etcd.service.
+    `listening`: TCP ports → uid, socket inode. `space`: by path. `strangers`: directory of ours → one name in it that
+    is not ours. `member`: a member's data is in the data directory, `wal`: in the WAL's. `skew`: whole seconds by which
+    the node's clock is ahead of the controller's, beyond what the time that the look took explains.
     """
 
     entries: Mapping[str, Entry]

@@ -45,6 +45,12 @@ process() { # pid installed-binary
   b=$(grep -m1 ^btime /proc/stat); b=${b#btime }
   a=$(head -c 65536 <"/proc/$1/cmdline" | tr '\0' '\n'; echo .); a=${a%.}
   e=$(head -c 65536 "/proc/$1/environ" 2>/dev/null | tr '\0' '\n')
+  case $a in *--data-dir=/*) ;; *) # not ours: its environment, and what it has open, say where its data is
+    printf '%s\n' "$e" | grep -E '^ETCD_(NAME|DATA_DIR|WAL_DIR|CONFIG_FILE|[A-Z_]*_URLS)='
+    readlink "/proc/$1/fd/"* 2>/dev/null | { d=; w=; while read -r f; do
+      case $f in */member/snap/db) d=$f;; *.wal) w=$f;; esac; done; echo "database=$d"; echo "segment=$w"; };;
+  esac
+  while read -r k v _; do [ "$k" != Uid: ] || break; done <"/proc/$1/status"; echo "user=$(id -un "$v" 2>/dev/null)"
   case $e in *UNIT_DIGEST=*) e=${e#*UNIT_DIGEST=}; echo "digest=${e%%[!0-9a-f]*}";; esac
   # USER_HZ is 100 on every architecture that etcd runs on
   printf 'process %s %s %s %s\n%s\n' "$1" "$x" "$((b + t / 100))" "${#a}" "$a"
@@ -55,7 +61,7 @@ shown() { case $1 in *"
 head_of() { dd if="$1" iflag=nofollow,nonblock bs=HEAD count=1 2>/dev/null | od -An -v -tx1 -wHEAD; }
 segments() ( # directory fact
   enter "$1" 2>/dev/null || return 0
-  for f in ./*.wal; do [ -e "$f" ] || [ -L "$f" ] || continue; echo wal=1; echo "$2=1"
+  for f in ./*.wal; do [ -e "$f" ] || [ -L "$f" ] || continue; echo "$2=1"
   if [ -f "$f" ] && [ ! -L "$f" ]; then echo "walhead=$(head_of "$f")"; break; fi
   echo "odd=$1/$(shown "${f#./}")"; done )
 """.replace("HEAD", str(wal_head.HEAD))
@@ -142,7 +148,8 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         f'process "$p" {etcd}',
         ca_key.seen_script(node),
         f"[ -d {data}/member ] && echo member=1",
-        f"segments {data}/member/wal innerwal; segments {wal} outerwal",  # the last one's head counts
+        # A member that was made by hand may have its WAL inside its data: for a unit of ours that is no WAL.
+        f"segments {data}/member/wal innerwal; segments {wal} wal",  # the last one's head counts
         f"for d in {quoted(sorted({wal_parent(node), node.paths.data, node.paths.wal, node.paths.cert}))}; do",
         '  ( enter "$d" 2>/dev/null || exit 0; for f in * .[!.]*; do [ ! -e "./$f" ] || case $d/$f in',
         f"  {'|'.join(map(shlex.quote, sorted(_ours(cluster, node))))}|*/lost+found|*/.etcd-steps.*) ;;",

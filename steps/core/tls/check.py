@@ -45,6 +45,7 @@ def check(ctx: Context, node: Node) -> Found:
     """
     if ctx.store.ca() is None:
         return Found(unknown=[NO_CA])
+    node = ctx.serving.node(node.name)
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
     wanted: list[_Wanted] = [(node, node.client_port, None), (node, node.peer_port, None)]
@@ -62,7 +63,9 @@ def check(ctx: Context, node: Node) -> Found:
         _port(f"{kind} port {port}", met[node.name, port, False], met.get((node.name, port, True)), serial, found)
     served = met.get((node.name, node.client_port, True))
     found.not_after = served.not_after if served is not None else None
-    others = [(to, met[to.name, to.peer_port, True]) for to in ctx.cluster.nodes if to is not node and own is not None]
+    others = [
+        (to, met[to.name, to.peer_port, True]) for to in ctx.cluster.nodes if to.name != node.name and own is not None
+    ]
     found.problems += [
         f"{to.name}'s peer port {to.peer_port} does not take its certificate: {_said(came)}"
         for to, came in others
