@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from steps.core.config.explain import show
@@ -38,6 +38,7 @@ def test_masked_a_sentence_with_two_urls_shows_no_password(first: str, second: s
 
 @given(passwords, hosts, st.sampled_from(["https://", "http://", "socks5h://", "//", ""]))
 def test_masked_url_of_any_password_shows_none_of_it(password: str, host: str, scheme: str) -> None:
+    assume(scheme or not password.startswith("//"))  # me:// would be the scheme; no password is shown then, either
     assert masked_url(f"{scheme}me:{password}@{host}") == f"{scheme}***@{host}"
 
 
