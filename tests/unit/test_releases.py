@@ -276,6 +276,28 @@ def test_run_gives_output_and_exit_code() -> None:
     assert (result.stdout, result.stderr, result.returncode) == ("out\n", "err\n", 3)
 
 
+@pytest.mark.parametrize("where", ["1", "2"])
+def test_run_program_that_prints_for_ever_is_killed(where: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(StepFailed, match="sh was killed: it printed more than 16 MiB"):
+        run(["sh", "-c", f"timeout 20 yes >&{where}"], deadline=60)
+    assert time.monotonic() - began < 15
+
+
+def test_run_program_gets_what_it_reads_and_may_read_none_of_it() -> None:
+    much = "é" * 500_000
+    assert run(["cat"], deadline=20, stdin=much).stdout == much
+    result = run(["sh", "-c", "exec <&-; echo early"], deadline=20, stdin=much)
+    assert (result.returncode, result.stdout) == (0, "early\n")
+
+
+def test_run_program_that_prints_now_and_then_ends_at_the_deadline() -> None:
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(["sh", "-c", "while echo more; do sleep 0.05; done"], deadline=0.5)
+    assert time.monotonic() - began < 5
+
+
 KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Session, SessionError, shell_command
+from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Session, SessionError, Sink, shell_command
 
 Open = Callable[..., Session]
 
@@ -106,7 +106,8 @@ def test_much_output_and_much_stderr(opened: Open) -> None:
 @pytest.mark.parametrize("size", [0, 5, 65536, 1_000_000])
 def test_a_sink_gets_the_bytes_and_the_result_does_not(opened: Open, size: int) -> None:
     session, sink = opened(), io.BytesIO()
-    result = session.run(f"head -c {size} /dev/zero; echo warned >&2", deadline=10, sink=sink)
+    script = f"head -c {size} /dev/zero; echo warned >&2"
+    result = session.run(script, deadline=10, sink=Sink(sink, limit=1_000_000))
     assert sink.getvalue() == bytes(size)
     assert result == Result(0, "", "warned")
     assert run(session, "echo next").out == "next\n"
@@ -156,6 +157,76 @@ def test_no_answer_within_the_deadline(opened: Open, tmp_path: Path) -> None:
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_run_output_beyond_any_size_ends_the_session(opened: Open) -> None:
+    session, begin = opened(), time.monotonic()
+    with pytest.raises(SessionError, match="it says more than 16 MiB"):
+        run(session, "cat /dev/zero", deadline=60)
+    assert session.closed
+    assert time.monotonic() - begin < 20
+
+
+def test_run_sink_beyond_its_limit_ends_the_session(opened: Open) -> None:
+    session, file = opened(), io.BytesIO()
+    with pytest.raises(SessionError, match="more than 1000000 bytes came"):
+        session.run("cat /dev/zero", deadline=60, sink=Sink(file, limit=1_000_000))
+    assert session.closed
+    assert len(file.getvalue()) <= 1_000_000
+
+
+class Hostile:
+    """A pipe of a host that answers what it likes, and takes little."""
+
+    def __init__(self, answer: Callable[[bytes], bytes], *, takes: float = 0) -> None:
+        self._answer, self._takes, self._said, self._out = answer, takes, b"", b"ready\n"
+
+    def send(self, data: bytes) -> None:
+        time.sleep(self._takes)
+        self._said += data
+
+    def recv(self, timeout: float) -> bytes:
+        del timeout
+        out, self._out = self._out or self._answer(self._said.split(b"\n")[0]), b""
+        return out
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("sink", [None, Sink(io.BytesIO(), limit=1 << 30)], ids=["said", "sink"])
+def test_run_output_that_never_ends_ends_at_the_deadline(sink: Sink | None) -> None:
+    session, begin = Session(Hostile(lambda _: b"more\n")), time.monotonic()
+    with pytest.raises(SessionError, match="no answer within the deadline"):
+        session.run("true", deadline=0.3, sink=sink)
+    assert session.closed
+    assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("end", [b"0", b"x 0", b"0 -5", b"0 0 0", b"0 999999999999", b"-1 0", b"\xff 0"])
+def test_run_result_that_makes_no_sense_is_said(end: bytes) -> None:
+    session = Session(Hostile(lambda token: b"\n" + token + b" " + end + b"\n"))
+    with pytest.raises(SessionError, match="no end that makes sense"):
+        session.run("true", deadline=5)
+
+
+def test_run_payload_that_is_taken_too_slowly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steps.core.node.session.STALL", 0.2)
+    session, begin = Session(Hostile(lambda _: b"", takes=0.05)), time.monotonic()
+    with pytest.raises(SessionError, match=r"only .* bytes were taken in"):
+        session.run("cat >/dev/null", (bytes(10) for _ in range(1000)), deadline=60)
+    assert time.monotonic() - begin < 5
+
+
+def test_local_pipe_that_is_read_too_slowly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steps.core.node.session.STALL", 0.5)
+    monkeypatch.setattr("steps.core.node.session.SLOWEST", 1 << 20)
+    pipe, begin = LocalPipe("while head -c 4096; do sleep 0.1; done >/dev/null"), time.monotonic()
+    try:
+        with pytest.raises(TimeoutError, match="nothing was read"):
+            pipe.send(bytes(1 << 20))
+        assert time.monotonic() - begin < 5
+    finally:
+        pipe.close()
 
 
 def test_a_shell_that_dies_is_told(opened: Open) -> None:

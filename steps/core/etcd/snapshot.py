@@ -12,12 +12,14 @@ from steps.core.etcd.ask import ctl
 from steps.core.files import private_directory
 from steps.core.hints import again
 from steps.core.node.look_script import quoted
+from steps.core.node.session import Sink
 
 if TYPE_CHECKING:
     from steps.core.context import Context
-    from steps.core.model import Node
+    from steps.core.model import Cluster, Node
 
 SECONDS = 1800  # `snapshot save` knows no deadline of its own (etcd-io/etcd#10298)
+LARGEST = 16 << 30  # bytes, where etcd's quota is not larger still: etcd warns of a quota beyond 8 GiB
 _TRAILER = 32  # etcd appends the SHA-256 of what precedes it
 _PAGE = 512
 
@@ -37,7 +39,7 @@ def save(ctx: Context, node: Node, file: Path) -> None:
     )
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            result = ctx.hosts.run(node, script, deadline=SECONDS, sink=stream)
+            result = ctx.hosts.run(node, script, deadline=SECONDS, sink=Sink(stream, _limit(cluster)))
             stream.flush()
             os.fsync(stream.fileno())
         if not result.ok:
@@ -46,6 +48,11 @@ def save(ctx: Context, node: Node, file: Path) -> None:
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _limit(cluster: Cluster) -> int:
+    """Return the bytes beyond which what a node sends is no snapshot: its quota may have been larger than it is now."""
+    return max(LARGEST, 2 * int(cluster.flags.get("quota-backend-bytes", "0")))
 
 
 def _check(node: str, file: Path) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
-from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, shell_command
+from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, Sink, shell_command
 from steps.core.user import whoami
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Hosts:
         *,
         deadline: float = 60,
         sent: Sent | None = None,
-        sink: BinaryIO | None = None,
+        sink: Sink | None = None,
     ) -> Result:
         """Runs a script on a node, as root over SSH. Raises NodeFailed where the shell is lost, Refused before that."""
         try:

@@ -8,6 +8,7 @@ script on stdin is the script's payload.
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import signal
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 STALL = 30  # seconds without one byte taken by the other side while sending
+SLOWEST = 8192  # bytes a second that the other side takes, on average; who takes less does not want them
 LAST_WORDS = 10  # seconds for what a script still says that takes nothing any more
+MAX_SAID = 16 << 20  # bytes that a script says to us; a look at a node has some 50 KB
 
 SUDO_PROMPT = "etcd-steps asks for sudo's password"  # our own, for sudo's speaks the host's language
 _SHELL = """\
@@ -82,10 +85,27 @@ def shell_command(lock: Lock | None) -> str:
 Sent = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known here)
 
 
+@dataclass
+class Sink:
+    """A file for what a script prints, and the most bytes that it may get."""
+
+    file: BinaryIO
+    limit: int
+    written: int = 0
+
+
+def patience(size: int) -> float:
+    """Return the seconds within which the other side takes so many bytes, or does not want them."""
+    return STALL + size / SLOWEST
+
+
 class Pipe(Protocol):
     """A running shell's stdin and stdout (stderr merged)."""
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> None:
+        """Raise OSError where the other side takes nothing for STALL seconds, or not all in time (`patience`)."""
+        ...
+
     def recv(self, timeout: float) -> bytes:
         """Some bytes, b"" at the end. Raises TimeoutError."""
         ...
@@ -134,11 +154,12 @@ class Session:
         *,
         deadline: float,
         sent: Sent | None = None,
-        sink: BinaryIO | None = None,
+        sink: Sink | None = None,
     ) -> Result:
         """Runs `script` with `payload` on its stdin; `sent` hears how many bytes are sent, `sink` gets what it prints.
 
-        `deadline` is in seconds without any sign of life while sending, and in all while waiting for the result.
+        `deadline`: seconds for the result, by the clock, whatever comes meanwhile. Before that, what is sent must be
+        taken: STALL seconds may pass without a byte, and SLOWEST is the least on average.
         A script that fails ends the session, for what it left of its payload is nobody's. Raises SessionError, and
         NotReady where the shell does not come to its first script.
         """
@@ -146,10 +167,12 @@ class Session:
         broken: OSError | None = None
         try:
             (self._pipe.send if self._ready else self._begin)(b"%d\n%s" % (len(text), text))
-            done = 0
+            done, begun = 0, time.monotonic()
             for chunk in payload:
                 self._pipe.send(chunk)
                 done += len(chunk)
+                if (took := time.monotonic() - begun) > patience(done):
+                    raise TimeoutError(f"only {done} bytes were taken in {took:.0f} s")
                 if sent:
                     sent(done, None)
         except OSError as error:
@@ -160,13 +183,16 @@ class Session:
             out = self._until(b"\n" + self._token + b" ", end, sink)
         except SessionError as error:
             raise SessionError(str(error) if broken is None else f"{error} ({broken})") from broken
-        code, size = self._until(b"\n", end).split()
-        while len(self._buffer) < int(size):
+        frame = re.fullmatch(rb"(\d{1,3}) (\d{1,8})", self._until(b"\n", end))
+        if frame is None:
+            raise self._ended("the answer has no end that makes sense")
+        code, size = int(frame[1]), int(frame[2])
+        while len(self._buffer) < size:
             self._fill(end)
-        err, self._buffer = self._buffer[: int(size)], self._buffer[int(size) :]
-        if int(code) != 0:
+        err, self._buffer = self._buffer[:size], self._buffer[size:]
+        if code != 0:
             self.close()
-        return Result(int(code), out.decode("utf-8", "surrogateescape"), err.decode(errors="replace"))
+        return Result(code, out.decode("utf-8", "surrogateescape"), err.decode(errors="replace"))
 
     def close(self) -> None:
         self.closed = True
@@ -197,35 +223,52 @@ class Session:
                     raise SessionError("sudo did not take the password")
                 self._pipe.send(password.encode() + b"\n")
 
-    def _until(self, mark: bytes, end: float, sink: BinaryIO | None = None) -> bytes:
+    def _until(self, mark: bytes, end: float, sink: Sink | None = None) -> bytes:
         start = 0
         while (at := self._buffer.find(mark, start)) < 0:
             start = max(0, len(self._buffer) - len(mark))
             if sink is not None:
-                sink.write(self._buffer[:start])
-                self._buffer, start = self._buffer[start:], 0
+                self._drain(sink, start)
+                start = 0
             self._fill(end)
         if sink is not None:
-            sink.write(self._buffer[:at])
-            self._buffer, at = self._buffer[at:], 0
+            self._drain(sink, at)
+            at = 0
         found, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
         return found
 
+    def _drain(self, sink: Sink, size: int) -> None:
+        """Write the first `size` bytes of the buffer to the sink. Raises SessionError beyond its limit."""
+        if sink.written + size > sink.limit:
+            self._buffer = b""  # data, no words
+            raise self._ended(f"more than {sink.limit} bytes came")
+        sink.written += sink.file.write(self._buffer[:size])
+        self._buffer = self._buffer[size:]
+
     def _fill(self, end: float) -> None:
+        """Add what comes next to the buffer. Raises SessionError past `end`, however much comes, and past MAX_SAID."""
+        late = "no answer within the deadline"
+        if (left := end - time.monotonic()) <= 0:
+            raise self._ended(late)
         try:
-            data = self._pipe.recv(max(0.0, end - time.monotonic()))
+            data = self._pipe.recv(left)
         except TimeoutError:
-            self.close()
-            raise SessionError(self._said("no answer within the deadline")) from None
+            raise self._ended(late) from None
         except OSError as error:
             raise SessionError(self._said(f"the connection broke: {error}")) from error
         if not data:
-            self.close()
-            raise SessionError(self._said("the remote shell ended"))
+            raise self._ended("the remote shell ended")
         self._buffer += data
+        if len(self._buffer) > MAX_SAID:
+            raise self._ended(f"it says more than {MAX_SAID >> 20} MiB")
+
+    def _ended(self, what: str) -> SessionError:
+        """Close the session, and return the error that says why."""
+        self.close()
+        return SessionError(self._said(what))
 
     def _said(self, what: str) -> str:
-        words = self._buffer.decode(errors="replace").strip()
+        words = self._buffer[-1600:].decode(errors="replace").strip()
         return f"{what}: {words[-400:]}" if words else what
 
 
@@ -244,11 +287,12 @@ class LocalPipe:
 
     def send(self, data: bytes) -> None:
         assert self._process.stdin is not None  # noqa: S101  Popen was asked for it
-        view = memoryview(data)
+        view, end = memoryview(data), time.monotonic() + patience(len(data))
         os.set_blocking(self._process.stdin.fileno(), False)
         while view:
-            if not select.select([], [self._process.stdin], [], STALL)[1]:
-                raise TimeoutError(f"nothing was read for {STALL} s")
+            wait = min(STALL, max(0, end - time.monotonic()))
+            if not select.select([], [self._process.stdin], [], wait)[1]:
+                raise TimeoutError(f"nothing was read for {wait:.0f} s")
             view = view[self._process.stdin.write(view) or 0 :]
 
     def recv(self, timeout: float) -> bytes:

@@ -6,6 +6,7 @@ import logging
 import shlex
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,9 +49,14 @@ class _ChannelPipe:
             late.cancel()
 
     def send(self, data: bytes) -> None:
-        self._channel.settimeout(session.STALL)
+        end = time.monotonic() + session.patience(len(data))
         try:
-            self._channel.sendall(data)
+            while data:
+                self._channel.settimeout(min(session.STALL, max(0.001, end - time.monotonic())))
+                sent = self._channel.send(data)
+                if sent == 0:
+                    raise ConnectionResetError("the channel is closed")
+                data = data[sent:]
         except EOFError:  # paramiko's word for a socket that broke in the middle
             raise ConnectionResetError("the connection is gone") from None
 
