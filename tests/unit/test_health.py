@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from clusters import seen
+from steps.core.etcd.living import serving
 from views import CLUSTER, FINE, URLS, status
 
 from steps.core.errors import NodeFailed, Refused, Unhealthy
