@@ -20,7 +20,7 @@ from steps.core.house import task
 from steps.core.node import ca_key
 from steps.core.node.look_script import quoted
 from steps.core.node.places import wal_parent
-from steps.core.node.service import log_script, parse_state, state_script
+from steps.core.node.service import State, log_script, parse_state, state_script
 from steps.core.resources import File, Promise, User
 
 LOG_LINES = 120  # enough for two starts that failed
@@ -104,7 +104,7 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         node,
         look=look,
         state=state,
-        log=last_start(read(parts["log"]), restarting=_restarting(look)),
+        log=last_start(read(parts["log"]), restarting=_restarting(look, state)),
         view=parse(parts["etcd"]),
         ports=ports,
         others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
@@ -136,8 +136,10 @@ def _owners(cluster: Cluster, output: str) -> Iterator[tuple[str, str]]:
             yield path, owner
 
 
-def _restarting(look: Look) -> bool:
-    return look.unit.get("NRestarts", "0") != "0" and look.unit.get("SubState") in ("start", "auto-restart")
+def _restarting(look: Look, state: State) -> bool:
+    """Whether systemd tries again and again; between the look and `state` it may have begun the next try."""
+    waits = "auto-restart" in (look.unit.get("SubState"), state.active.rpartition("/")[2])
+    return waits or (look.unit.get("SubState") == "start" and look.unit.get("NRestarts", "0") != "0")
 
 
 def script(cluster: Cluster, node: Node) -> str:

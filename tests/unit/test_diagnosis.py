@@ -23,7 +23,7 @@ from steps.core.model import Cluster, Node
 from steps.core.node.look import Entry, Process, Space
 from steps.core.node.places import unit_file
 from steps.core.node.service import State
-from steps.ops.doctor import _parts, script, shown
+from steps.ops.doctor import _parts, _restarting, script, shown
 
 CLUSTER = on_hosts("[tls]\nenabled = false\n")
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -338,6 +338,20 @@ def test_a_finding_as_it_is_shown() -> None:
         "etcd-2: etcd is stopped  [stopped]\n    known by: systemd: inactive/dead\n"
         "    mended by: invoke start --node etcd-2"
     )
+
+
+@pytest.mark.parametrize(
+    ("unit", "active", "expected"),
+    [
+        ({"SubState": "auto-restart", "NRestarts": "0"}, "activating/start", True),
+        ({"SubState": "start", "NRestarts": "3"}, "activating/start", True),
+        ({"SubState": "dead", "NRestarts": "0"}, "activating/auto-restart", True),
+        ({"SubState": "start", "NRestarts": "0"}, "activating/start", False),
+        ({"SubState": "running", "NRestarts": "3"}, "active/running", False),
+    ],
+)
+def test_restarting_counts_tries_of_one_series(unit: dict[str, str], active: str, expected: bool) -> None:  # noqa: FBT001
+    assert _restarting(seen(CLUSTER, unit=unit), State(active, 0)) is expected
 
 
 # -- the scripts --------------------------------------------------------------------------------------------------
