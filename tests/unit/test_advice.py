@@ -130,6 +130,12 @@ def test_not_writable_parent_that_others_use_is_left_alone() -> None:
     assert "chown etcd:etcd /data/etcd/data /data/etcd/wal && " in said(finding)
 
 
+def test_not_writable_directory_that_is_empty_is_a_wiped_one(tmp_path: Path) -> None:
+    owners = {"/data/etcd/wal": "root:root"}
+    case = down(TWO, STOPPED, owners=owners, look={"wal": False})
+    assert names(found(case, cluster=known(tmp_path))) == {"etcd-2: wiped-member"}
+
+
 def test_second_etcd_is_stopped_by_its_unit() -> None:
     instance = Instance(77, "other.service", "/usr/local/bin/etcd", "/data/etcd/data", "/data/etcd/wal")
     (finding,) = found(well(CLUSTER, TWO, others={77: "pid 77 (etcd)"}, instances=(instance,)))

@@ -62,6 +62,12 @@ def test_last_start_while_restarting_is_the_last_that_failed() -> None:
     assert [line.said for line in last_start(lines, restarting=True)][1:] == ["failed"]
     lines = read(journal([failed], [trying, entry(zap("fatal", "again"))]))
     assert [line.said for line in last_start(lines, restarting=True)][1:] == ["trying", "again"]
+    crashed = entry("etcd.service: Main process exited, code=killed, status=7/BUS", systemd=True)
+    stopped = entry("etcd.service: Deactivated successfully.", systemd=True)
+    lines = read(journal([stopped], [crashed]))
+    assert "7/BUS" in last_start(lines, restarting=True)[-1].said
+    lines = read(journal([stopped], [trying]))
+    assert last_start(lines, restarting=True)[-1].said == "trying", "what was stopped has not failed"
     (only,) = last_start(read(trying), restarting=True)
     assert only.said == "trying"
 

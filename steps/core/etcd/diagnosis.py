@@ -197,8 +197,9 @@ def _owners(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         return
     if unit_paths(evidence.cluster, case) != (paths.data, paths.wal):
         return  # etcd.toml names other directories than the member has
-    shared = wal_parent(case.node) if wal_parent(case.node) in case.look.strangers else ""
-    owners = {path: owner for path, owner in case.owners.items() if path != shared}
+    parent, member, wal = wal_parent(case.node), case.look.member, case.look.wal
+    others = {parent: parent in case.look.strangers, paths.data: not member, paths.wal: not wal}
+    owners = {path: owner for path, owner in case.owners.items() if not others.get(path)}
     for owner in dict.fromkeys(owners.values()):
         mine = [path for path, other in owners.items() if other == owner]
         more = f" (and {len(mine) - 1} more below it)" if len(mine) > 1 else ""

@@ -21,6 +21,7 @@ _ZAP: Mapping[str, Level] = {"fatal": "fatal", "panic": "fatal", "dpanic": "fata
 _CAPNSLOG = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+ ([CEWNIDT]) \| (.*)")  # etcd 3.4 where it writes to a file
 _ERR, _CRIT = 3, 2  # syslog(3)
 _FAILED_STEP = re.compile(r"Failed at step|Failed to set up mount namespacing|Changing to the requested .* failed")
+_FAILED = re.compile(r"Main process exited|Failed with result")
 _LONGEST = 400  # characters of a line that are shown
 
 
@@ -57,14 +58,18 @@ def last_start(lines: Sequence[Line], *, restarting: bool) -> tuple[Line, ...]:
     """
     last = max((line.start for line in lines), default=0)
     found = tuple(line for line in lines if line.start == last)
-    if restarting and not _grave(found):
-        return tuple(line for line in lines if line.start == last - 1) or found
-    return found
+    before = tuple(line for line in lines if line.start == last - 1)
+    return before if restarting and not _failed(found) and _failed(before) else found
 
 
 def telling(lines: Sequence[Line], *, otherwise: int = 8) -> list[str]:
     """Return the lines that say why a member ended, without a stack trace; the last ones, `otherwise`, if none does."""
     return [line.text[:_LONGEST] for line in (_grave(lines)[-3:] or lines[-otherwise:])]
+
+
+def _failed(lines: Sequence[Line]) -> bool:
+    """Return whether these are the lines of a start that came to a bad end; one that was stopped did not."""
+    return bool(_grave(lines)) or any(line.level == "systemd" and _FAILED.search(line.said) for line in lines)
 
 
 def _grave(lines: Sequence[Line]) -> list[Line]:
