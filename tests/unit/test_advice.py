@@ -12,12 +12,14 @@ from clusters import on_hosts
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from journal import entry
 from test_diagnosis import CLUSTER, NOW, TWO, down, found, members, names, state, well
 
 from steps.core.etcd.ask import Member, Status, View
 from steps.core.etcd.diagnosis import Finding
 from steps.core.etcd.failures import FAILURES
 from steps.core.etcd.instances import Instance
+from steps.core.etcd.logs import read
 from steps.core.hints import Hints
 from steps.core.model import Cluster
 from steps.core.node.look import Entry
@@ -128,6 +130,12 @@ def test_not_writable_parent_that_others_use_is_left_alone() -> None:
     assert names(found(down(TWO, owners=owners, look=look))) == {"etcd-2: not-running"}
     (finding,) = found(down(TWO, owners={**owners, "/data/etcd/data/member": "root:root"}, look=look))
     assert "chown etcd:etcd /data/etcd/data /data/etcd/wal && " in said(finding)
+
+
+def test_not_writable_parent_is_given_back_and_not_opened_to_all() -> None:
+    log = tuple(read(entry("etcd.service: Failed at step CHDIR spawning /usr/local/bin/etcd", systemd=True)))
+    assert names(found(down(TWO, log=log))) == {"etcd-2: closed-directory"}
+    assert names(found(down(TWO, log=log, owners={"/data/etcd": "root:root"}))) == {"etcd-2: not-writable"}
 
 
 def test_not_writable_directory_that_is_empty_is_a_wiped_one(tmp_path: Path) -> None:

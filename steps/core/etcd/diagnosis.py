@@ -175,6 +175,8 @@ def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     for failure, pattern, notice in _PATTERNS:
         if failure == "cluster-id-mismatch" and known:
             continue  # its data is ours: it is the others that it complains of
+        if failure == "closed-directory" and any(_owners(evidence, case)):
+            continue  # the owner is what is wrong: its mode needs no opening
         lines = [line for line in case.log if (notice.match if line.level == "minor" else pattern.search)(line.said)]
         # systemd says the cause in one line and the code in another
         last = lines[-2:] if lines and lines[-1].level == "systemd" else lines[-1:]
