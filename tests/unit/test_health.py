@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from clusters import seen
-from steps.core.etcd.living import serving
 from views import CLUSTER, FINE, URLS, status
 
 from steps.core.errors import NodeFailed, Refused, Unhealthy
@@ -123,6 +122,29 @@ def test_all_is_well(asking: Callable[..., Ctx]) -> None:
         ("etcd-2", "follower", "healthy", UNTIL),
         ("etcd-3", "follower", "healthy", UNTIL),
     ]
+
+
+AUTH = "Failed to get the status of endpoint https://10.0.0.2:2379 (etcdserver: user name not found)"
+KEPT = "auth is on, and etcd-2's certificate (CN=etcd-2) is no user with role root (etcdserver: user name not found)"
+
+
+def test_gather_where_auth_keeps_a_status_back_is_unknown_and_no_silence(asking: Callable[..., Ctx]) -> None:
+    """As 3.5.30 answers: the health is told, the status is not."""
+    kept = replace(own(SECOND, FINE), statuses={}, errors={"status": AUTH})
+    found = health.gather(asking({"etcd-2": kept}), CLUSTER.nodes, thorough=True)  # type: ignore[arg-type]
+    assert (found.problems, found.unknown, found.state) == ([], [KEPT], "unknown")
+    assert "etcdctl user grant-role etcd-2 root" in found.hints[0]
+    assert found.members[1].health == "unknown"
+
+
+def test_gather_where_auth_refuses_the_write_is_unknown(asking: Callable[..., Ctx]) -> None:
+    """As 3.4 answers: all but foreign keys, hashes and snapshots."""
+    kept = replace(
+        own(FIRST, SPOKEN), written="etcdserver: permission denied", errors={"put": "etcdserver: permission denied"}
+    )
+    found = health.gather(asking({"etcd-1": kept}), CLUSTER.nodes, thorough=True)  # type: ignore[arg-type]
+    assert found.problems == []
+    assert found.unknown[0].startswith("auth is on, and etcd-1's certificate (CN=etcd-1) is no user with role root")
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

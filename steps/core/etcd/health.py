@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import StepsError
-from steps.core.etcd import current, gate
+from steps.core.etcd import auth, current, gate
 from steps.core.etcd.ask import View, ask_script, own_urls, parse, peers_script
 from steps.core.etcd.rolling import known_id
 from steps.core.etcd.verdict import Health, MemberHealth
@@ -48,8 +48,9 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     known = {**views, **confirmed}
     _note_unasked(cluster, unasked, confirmed, speaker, health)
     health.problems += _services(nodes, states)
+    kept = _note_auth(cluster, nodes, views, health)
     if known:
-        health.problems += _etcd(cluster, [node for node in nodes if node.name in known], known, speaker)
+        health.problems += _etcd(cluster, [n for n in nodes if n.name in known and n.name not in kept], known, speaker)
     health.problems += _listeners(cluster, [node for node in nodes if node.name in asked], views)
     health.problems += _identity(cluster, known)
     health.quorum = _quorum(cluster, known, states)
@@ -85,7 +86,9 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     cluster, asker, health = ctx.serving, nodes[0], Health()
     nodes = [cluster.node(node.name) for node in nodes]
     view = gate.ask(ctx, asker, [cluster.client_url(node) for node in nodes])
-    health.problems += gate.member_problems(replace(cluster, nodes=tuple(nodes)), view)
+    kept = _note_auth(cluster, [asker], {asker.name: view}, health)
+    judged = [node for node in nodes if not kept or cluster.client_url(node) in view.statuses]
+    health.problems += gate.member_problems(replace(cluster, nodes=tuple(judged)), view)
     health.problems += gate.cluster_problems(cluster, view)
     health.problems += _identity(cluster, {asker.name: view})
     health.quorum = _quorum(cluster, {asker.name: view}, {})
@@ -201,6 +204,19 @@ def _note_unasked(
             health.problems.append(line)
 
 
+def _note_auth(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], health: Health) -> set[str]:
+    """The nodes of whose member auth keeps the status back; that is unknown, and no silence of the member's."""
+    kept = set()
+    for node in nodes:
+        view = views.get(node.name, View())
+        if refused := auth.refuses(cluster, node, view):
+            health.unknown.append(refused.message)
+            health.hints.append(refused.hint)
+            if cluster.client_url(node) not in view.statuses:
+                kept.add(node.name)
+    return kept
+
+
 def _quorum(cluster: Cluster, views: Mapping[str, View], states: Mapping[str, State]) -> bool | None:
     """Whether a majority of the members serves; None where it is unknown.
 
@@ -247,7 +263,7 @@ def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], sp
     healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
     yield from gate.member_problems(asked, View(statuses=main, health=healths))
     yield from gate.cluster_problems(cluster, replace(spoken, statuses=main))
-    if spoken.written:
+    if spoken.written and not auth.refused(spoken):
         yield f"a write and a read through {speaker} failed: {spoken.written}"
     if len(set(spoken.hashes.values())) > 1:
         yield f"members hold different data at one revision: {dict(spoken.hashes)}"
@@ -277,7 +293,7 @@ def _member(
     url = cluster.client_url(node)
     status = view.statuses.get(url) if view else None
     if view is None or status is None:
-        said = "unknown" if view is None else "no answer"
+        said = "unknown" if view is None or auth.refused(view) else "no answer"
         return MemberHealth(node.name, url, "-", said, "", expires, checked)
     role = "learner" if status.learner else "leader" if status.leader == status.id else "follower"
     said = "healthy" if view.health.get(url) == "" else "unhealthy"
