@@ -22,7 +22,7 @@ MARK = "\nlisting\n"  # behind it stands what the member said meanwhile
 def listing_script(cluster: Cluster, node: Node) -> str:
     """The member list through the node's own member, which must be ready and listen where etcd.toml says.
 
-    etcdctl takes seconds to find out that nobody listens. Needs nothing that was seen before.
+    etcdctl takes seconds to find out that a port is closed. Needs nothing that was seen before.
     """
     url = cluster.client_url(node)
     ready = (
@@ -47,7 +47,7 @@ def listed(output: str) -> tuple[str, tuple[Member, ...] | None]:
 
 
 def members(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
-    """The live member list, as the first of `nodes` whose member serves says it; None where none does."""
+    """The live member list, as the first of `nodes` with a serving member says it; None where none does."""
     for node in nodes:
         if not _serves(ctx, ctx.look(node)):
             continue

@@ -240,7 +240,7 @@ def _peer_url(cluster: Cluster, node: Node, now: str, identifier: str, *, update
     url = cluster.peer_url(node)
     update = () if updated else (f"etcdctl member update {identifier} --peer-urls={url}",)
     steps = _one_by_one(cluster, node, *update)
-    if len(cluster.nodes) == 1:  # nobody else could be asked once it is stopped
+    if len(cluster.nodes) == 1:  # no other could be asked once it is stopped
         steps = (*update, *_one_by_one(cluster, node))
     return Problem(
         "peer-url",
@@ -294,7 +294,7 @@ def unborn(cluster: Cluster, members: Sequence[Member] | None) -> set[str]:
 
 
 def published(cluster: Cluster, members: Sequence[Member] | None) -> set[str]:
-    """The nodes whose member has served: empty, they have lost their data, whatever this controller remembers."""
+    """The nodes with a member that has served: empty, they have lost their data, whatever this controller remembers."""
     listed = {node.name: _listed(cluster, node, members) for node in cluster.nodes}
     return {name for name, member in listed.items() if member is not None and member.started and member.client_urls}
 
