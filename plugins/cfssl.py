@@ -20,9 +20,9 @@ from steps.api import CARequest, CertBackend, CertificateError, Cluster, LeafPro
 
 CLIENT = "etcd-client"
 FETCH_DEADLINE = 300  # seconds
+AUTH = ["server auth", "client auth"]
 BACKDATE = 300  # seconds by which cfssl's certificates begin in the past
-# "signing" is digitalSignature; "key encipherment" is only RSA's, and harmless elsewhere.
-USAGES = ["signing", "key encipherment", "server auth", "client auth"]
+RSA_USAGE = "key encipherment"  # only with an RSA key something is encrypted for it (RFC 8813)
 
 
 @hookimpl
@@ -36,6 +36,8 @@ class Cfssl:
     def __init__(self, cluster: Cluster) -> None:
         self._options = cluster.tls.cfssl
         self._days = cluster.tls.leaf_days
+        # "signing" is digitalSignature.
+        self._usages = ["signing", *([RSA_USAGE] if cluster.tls.key.startswith("rsa") else []), *AUTH]
         self._suite = cluster.release.suite
         self._work = cluster.work
         self._dir: Path | None = None
@@ -107,8 +109,8 @@ class Cfssl:
 
     def _default_policy(self) -> dict[str, Any]:
         expiry = f"{self._days * 24}h"
-        client = [usage for usage in USAGES if usage != "server auth"]
-        profiles = {self._options.profile: {"usages": USAGES, "expiry": expiry}}
+        client = [usage for usage in self._usages if usage != "server auth"]
+        profiles = {self._options.profile: {"usages": self._usages, "expiry": expiry}}
         profiles[CLIENT] = {"usages": client, "expiry": expiry}
         return {"signing": {"default": {"expiry": expiry}, "profiles": profiles}}
 
@@ -131,7 +133,10 @@ class Cfssl:
         left = int((ca_ends - datetime.now(timezone.utc)).total_seconds())
         if left <= 0:
             raise CertificateError(str(self._dir / "ca.pem"), [f"the CA expired on {ca_ends:%Y-%m-%d}"])
-        profiles[name]["expiry"] = f"{min(profile.days * 86400, left)}s"
+        chosen = profiles[name]
+        chosen["expiry"] = f"{min(profile.days * 86400, left)}s"
+        if RSA_USAGE not in self._usages and isinstance(chosen.get("usages"), list):  # written for another key
+            chosen["usages"] = [usage for usage in chosen["usages"] if usage != RSA_USAGE]
         return name, policy
 
     def _cfssl(self, *words: str | Path, what: str, stdin: str | None = None) -> Mapping[str, Any]:

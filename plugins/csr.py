@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from steps.api import (
+    NO_HOST,
     CARequest,
     CertBackend,
     CertificateError,
@@ -35,7 +36,7 @@ A certificate must keep the request's subject and every SAN of it, be signed wit
 {ca_file}, and carry these usages (the request asks for them as well):
 
     member: digitalSignature, serverAuth and clientAuth   (with serverAuth alone the members reject each other)
-    client: digitalSignature, clientAuth
+    client: digitalSignature, clientAuth   (without its SAN, IP address {no_host}, members take it for a member's)
 
 With OpenSSL 3, for example:
 
@@ -93,11 +94,11 @@ class Csr:
             if answer.exists() and _answers(answer, file.read_bytes()):
                 continue
             request = pki.read_csr(file.read_bytes(), str(file))
-            sans = ", ".join(sorted(pki.sans_of(request))) or "none"
-            kind = "client" if sans == "none" else "member"
+            sans = ", ".join(sorted(pki.sans_of(request)))
+            kind = "client" if sans == NO_HOST else "member"
             subject = request.subject.rfc4514_string()
             rows.append(f"{file.name}\n    {kind}, {days} days\n    subject {subject}\n    SAN     {sans}\n")
-        return README.format(ca_file=self._ca_file, days=days, table="\n".join(rows))
+        return README.format(ca_file=self._ca_file, days=days, no_host=NO_HOST, table="\n".join(rows))
 
 
 def _answers(answer: Path, csr: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from steps.core.contracts import CARequest, CertBackend, Check, LeafProfile, Release, ReleaseSource
+from steps.core.contracts import NO_HOST, CARequest, CertBackend, Check, LeafProfile, Release, ReleaseSource
 from steps.core.errors import (
     CertificateError,
     Pending,
@@ -55,6 +55,7 @@ _LATER = {
 _MODULES = {"pki": "steps.core.tls.pki", "tarball": "steps.core.release.tarball"}
 
 __all__ = [
+    "NO_HOST",
     "Block",
     "CARequest",
     "CertBackend",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steps.core.contracts import LeafProfile
 from steps.core.errors import NodeFailed, Pending, Refused
 from steps.core.etcd.gate import ask, problems
-from steps.core.hints import invoke
+from steps.core.hints import again, invoke
 from steps.core.node.hosts import collected
 from steps.core.node.places import cert_directory
 from steps.core.resources import Directory, File, Promise, Resource, Symlink
@@ -19,6 +19,8 @@ from steps.core.tls import profiles
 if TYPE_CHECKING:
     from steps.core.context import Context
     from steps.core.model import Cluster, Node
+
+BACKDATE = 300  # seconds: what the signer that backdates the least does (cfssl); the built-in one takes 1800
 
 
 class Certs(Step):
@@ -42,6 +44,8 @@ class Certs(Step):
                 "the certificate is shared by all nodes, so a new one for some of them would part them",
                 hint=f"{invoke('certs')} (without --node)",
             )
+        if due:
+            _refuse_apart(nodes, ctx)
         waiting: list[Pending] = []
         for profile, reason in due:
             try:
@@ -120,6 +124,21 @@ class Certs(Step):
         yield Symlink(f"{home}/live", generation)
         yield Symlink(f"{home}/etcd.pem", "live/etcd.pem")
         yield Symlink(f"{home}/etcd-key.pem", "live/etcd-key.pem")
+
+
+def _refuse_apart(nodes: Sequence[Node], ctx: Context) -> None:
+    """Raise Refused where a clock is further from ours than a new certificate is backdated.
+
+    It would not be valid yet there, or would end long before it should; and what is due is judged by our clock.
+    """
+    apart = [node for node in nodes if abs(ctx.look(node).skew) > BACKDATE]
+    if apart:
+        listed = ", ".join(f"{node.name}'s by {ctx.look(node).skew:+d} s" for node in apart)
+        raise Refused(
+            f"certs: no certificate was issued, for the clocks differ from this machine's by more than {BACKDATE} s: "
+            f"{listed}",
+            hint=f"set the clocks (timedatectl, NTP), this machine's too, then: {again()}",
+        )
 
 
 def prune(home: str) -> str:

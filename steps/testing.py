@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import pytest
 
 from steps.core.config import load as config
-from steps.core.contracts import CARequest, CertBackend, LeafProfile
+from steps.core.contracts import NO_HOST, CARequest, CertBackend, LeafProfile
 from steps.core.errors import CertificateError, ConfigError, StepsError
 from steps.core.files import private_directory
 from steps.core.model import Cluster
@@ -39,7 +39,7 @@ T = TypeVar("T")
 KEY = "ecdsa:p256"
 SUBJECT = {"C": "CN", "O": "etcd"}
 MEMBER = LeafProfile("etcd-1", "member", "etcd-1", SUBJECT, ("10.0.0.1", "etcd-1", "localhost", "::1"), 90)
-CLIENT = LeafProfile("operator", "client", "root", SUBJECT, (), 30)
+CLIENT = LeafProfile("operator", "client", "root", SUBJECT, (NO_HOST,), 30)
 CONCURRENT = 6
 NODES = """
 [cluster]

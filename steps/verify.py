@@ -38,6 +38,10 @@ class Verify(Step):
             ctx.say("will be asked once the changes are made")
             return
         health = glance(ctx, nodes) if ctx.dry else gather(ctx, nodes, thorough=True)
+        if cluster.tls.enabled:
+            from steps.core.tls.check import passing_for_peers
+
+            health.warnings += passing_for_peers(ctx.store)
         _extra(cluster, nodes, ctx, health)
         for warning in health.warnings:
             ctx.report.warn(warning, in_document=True)

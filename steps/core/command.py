@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import filelock
@@ -15,7 +16,7 @@ import filelock
 from steps.core.context import Context
 from steps.core.engine import Engine
 from steps.core.errors import Refused, UsageError
-from steps.core.files import replace, work_directory
+from steps.core.files import replace
 from steps.core.hints import Hints, again, invoke
 from steps.core.house import House, HouseTask, selection
 from steps.core.model import Cluster, Node
@@ -23,6 +24,7 @@ from steps.core.node.hosts import LOCK, Hosts
 from steps.core.report import Report
 from steps.core.step import Step
 from steps.core.user import whoami
+from steps.core.work import claim, open_keys
 
 if TYPE_CHECKING:
     from threading import Event
@@ -119,6 +121,7 @@ class Command:
             except OSError as error:
                 hint = "is its disk full or read-only, does it belong to somebody else? Nothing was changed"
                 raise Refused(f"{self.cluster.work} cannot be written to: {error}", hint=hint) from error
+        self._close_keys()
         hosts = Hosts(
             self.cluster,
             locked=self._writes,
@@ -190,7 +193,7 @@ class Command:
 
     def _take_lock(self) -> None:
         work = self.cluster.work
-        work_directory(work)
+        claim(work)
         holder = work / "lock.holder"
         lock = filelock.FileLock(work / LOCK, timeout=0, mode=0o600)
         try:
@@ -204,6 +207,16 @@ class Command:
         who = f"{whoami()}@{socket.gethostname()}"
         replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         self._open_log(who)
+
+    def _close_keys(self) -> None:
+        for key in open_keys(self.cluster.work):
+            found = f"{key} could be read by other users of this machine (mode {key.stat().st_mode & 0o777:04o})"
+            advice = f"if another user may have read it, issue new certificates: {invoke('certs --renew')}"
+            if self._writes:
+                key.chmod(0o600)
+                self.report.warn(f"{found} and is 0600 now; {advice}")
+            else:
+                self.report.warn(f"{found}: chmod 600 {quote(str(key))}; {advice}")
 
     def _open_log(self, who: str) -> None:
         from steps.core.runlog import RunLog, command_line

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from steps.core.context import Context
 
+# The SAN of every client's certificate. etcd's peer port takes a certificate without SANs from any address, and one
+# with SANs only from these (etcd client/pkg/transport, checkCertSAN). 100::/64 is the discard prefix (RFC 6666): no
+# host has an address of it.
+NO_HOST = "100::1"
+
 
 @dataclass(frozen=True)
 class CARequest:

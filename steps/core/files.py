@@ -7,18 +7,12 @@ from pathlib import Path
 
 
 def private_directory(path: Path) -> None:
-    """The directory, 0700 whatever the umask and whoever made it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the directory, 0700 whatever the umask and whoever made it; directories above it that are missing, too."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    for directory in (*reversed(missing), path):
+        directory.mkdir(mode=0o700, exist_ok=True)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
-
-
-def work_directory(path: Path) -> None:
-    """The work directory, private. A new one is ignored by git: it gets keys, and may lie in a repository."""
-    fresh = not path.exists()
-    private_directory(path)
-    if fresh:
-        replace(path / ".gitignore", b"*\n", mode=0o644)
 
 
 def create(path: Path, content: bytes, *, mode: int = 0o600) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from steps.core.contracts import CARequest, CertBackend, LeafProfile
 from steps.core.errors import CertificateError, Pending, Refused, SourceUnavailable, StepFailed, StepsError
@@ -228,6 +229,16 @@ def test_a_cfssl_directory_is_taken_over_as_it_is(
         warnings = validate.leaf_warnings(pem, profile)
         assert ["serverAuth" in warning for warning in warnings] == ([] if client or profile is MEMBER else [True])
     assert {file.name: file.read_bytes() for file in ca_request.dir.iterdir() if file.is_file()} == before
+
+
+def test_cfssl_usages_follow_the_kind_of_key(tmp_path: Path, ca_request: CARequest, programs: Path, cfssl: str) -> None:
+    """Also where ca-config.json is the how-to's, for RSA keys: keyEncipherment with an EC key is wrong (RFC 8813)."""
+    adopted(programs, ca_request.dir, client=False)
+    backend = CFSSL.Cfssl(configured(tmp_path, cfssl, 'profile = "kubernetes"'))
+    backend.ca(ca_request)
+    leaf = pki.read(signed(backend, ca_request)[0])[0]
+    usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert (usage.digital_signature, usage.key_encipherment) == (True, False)
 
 
 def test_an_unknown_profile_is_told_with_the_known_ones(tmp_path: Path, ca_request: CARequest, programs: Path) -> None:

@@ -14,7 +14,7 @@ from clusters import seen
 from views import CLUSTER, FINE
 
 from steps.certs import Certs, prune
-from steps.core.errors import NodeFailed
+from steps.core.errors import NodeFailed, Refused
 from steps.core.etcd import rolling
 from steps.core.model import Node
 from steps.core.node.hosts import Hosts, NotForwarded
@@ -25,26 +25,39 @@ from steps.core.tls.handshake import Handshake
 
 FIRST, SECOND, THIRD = CLUSTER.nodes
 GOOD, ALERT = Handshake("accepted", "200", serial=7), Handshake("refused", "certificate required")
+CLOSED = Handshake("closed", "by the server, without a TLS alert")
 FORBIDDEN = NotForwarded("the sshd of etcd-1 forbids forwarding (AllowTcpForwarding)")
 
 
-def shaken(monkeypatch: pytest.MonkeyPatch, over: Mapping[tuple[str, int, bool], Handshake | Exception]) -> Found:
-    """What is found on etcd-1: `over` are (host, port, with a certificate) that do something else than they should."""
+Met = Mapping[tuple[str, int, str], Handshake | Exception]
+
+
+def shaken(monkeypatch: pytest.MonkeyPatch, over: Met, *, no_san: bool = False) -> Found:
+    """What is found on etcd-1: `over` are (host, port, owner of the certificate or "") that answer differently.
+
+    `no_san`: the operator's certificate is one that an older release issued.
+    """
 
     def probe(connect: Callable[[float], tuple[str, int]], *, cert: Path | None, **_more: object) -> Handshake:
         host, port = connect(0)
-        met = over.get((host, port, cert is not None), GOOD if cert else ALERT)
+        who = cert.parent.name if cert else ""
+        usual = {"": ALERT, "member": GOOD, "operator": CLOSED if port == 2380 else GOOD}[who]
+        met = over.get((host, port, who), usual)
         if isinstance(met, Exception):
             raise met
         return met
 
-    pair = SimpleNamespace(cert=b"", cert_file=Path("cert.pem"), key_file=Path("key.pem"))
-    store = SimpleNamespace(pair=lambda _name: pair, ca=lambda: b"ca")
+    def pair(name: str) -> SimpleNamespace:
+        home = Path("operator" if name == "operator" else "member")
+        return SimpleNamespace(cert=b"", cert_file=home / "cert.pem", key_file=home / "key.pem")
+
+    store = SimpleNamespace(pair=pair, ca=lambda: b"ca")
     ctx = SimpleNamespace(
         cluster=CLUSTER, serving=CLUSTER, store=store, dial=lambda _through, ip, port, direct: (ip, port)
     )
     monkeypatch.setattr(check, "probe", probe)
     monkeypatch.setattr(check.pki, "read", lambda _pem: [SimpleNamespace(serial_number=7)])
+    monkeypatch.setattr(check.validate, "peer_from_anywhere", lambda _pem: no_san)
     return check.check(ctx, FIRST)  # type: ignore[arg-type]  # a stand-in
 
 
@@ -55,24 +68,29 @@ def test_all_ports_are_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> Non
 
 OTHER = Handshake("accepted", "200", serial=8)
 SILENT = Handshake("timed out", "")
-MET: dict[str, tuple[dict[tuple[str, int, bool], Handshake | Exception], str, bool]] = {
+MET: dict[str, tuple[Met, str, bool]] = {
     "anybody is let in": (
-        {(FIRST.ip, 2379, False): GOOD},
+        {(FIRST.ip, 2379, ""): GOOD},
         "client port 2379: without a certificate it is accepted",
         False,
     ),
-    "another certificate": ({(FIRST.ip, 2380, True): OTHER}, "peer port 2380 shows another certificate", True),
-    "not taken": ({(FIRST.ip, 2379, True): ALERT}, "client port 2379 does not take its certificate", True),
-    "it hangs": ({(FIRST.ip, 2379, True): SILENT}, "does not take its certificate: it does not answer", False),
-    "a peer does not take it": ({(SECOND.ip, 2380, True): ALERT}, "etcd-2's peer port 2380 does not take", False),
-    "a peer is gone": ({(THIRD.ip, 2380, True): Handshake("unreachable", "")}, "etcd-3's peer port 2380", False),
+    "another certificate": ({(FIRST.ip, 2380, "member"): OTHER}, "peer port 2380 shows another certificate", True),
+    "a client is let in": (
+        {(FIRST.ip, 2380, "operator"): GOOD},
+        "peer port 2380 takes a client's certificate, the operator's",
+        False,
+    ),
+    "not taken": ({(FIRST.ip, 2379, "operator"): ALERT}, "client port 2379 does not take its certificate", True),
+    "it hangs": ({(FIRST.ip, 2379, "operator"): SILENT}, "does not take its certificate: it does not answer", False),
+    "a peer does not take it": ({(SECOND.ip, 2380, "member"): ALERT}, "etcd-2's peer port 2380 does not take", False),
+    "a peer is gone": ({(THIRD.ip, 2380, "member"): Handshake("unreachable", "")}, "etcd-3's peer port 2380", False),
 }
 
 
 @pytest.mark.parametrize(("over", "said", "rejected"), MET.values(), ids=MET)
 def test_what_a_port_does_wrong(
     monkeypatch: pytest.MonkeyPatch,
-    over: dict[tuple[str, int, bool], Handshake | Exception],
+    over: Met,
     said: str,
     rejected: bool,  # noqa: FBT001 - a column
 ) -> None:
@@ -82,8 +100,13 @@ def test_what_a_port_does_wrong(
     assert found.rejected == ([problem] if rejected else [])
 
 
+def test_check_operator_without_san_is_not_shown_to_the_peer_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shaken(monkeypatch, {(FIRST.ip, 2380, "operator"): GOOD}, no_san=True)
+    assert (found.problems, found.warnings) == ([], [])
+
+
 def test_what_nobody_can_see_is_named_and_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {(node.ip, 2380, True): FORBIDDEN for node in CLUSTER.nodes}
+    own = {(node.ip, 2380, "member"): FORBIDDEN for node in CLUSTER.nodes}
     found = shaken(monkeypatch, own)
     assert found.problems == []
     assert found.warnings == [
@@ -234,3 +257,25 @@ def test_the_live_generation_stays_whatever_the_clock_says(tmp_path: Path) -> No
     (tmp_path / "live").symlink_to("gen-live")
     subprocess.run(["sh", "-euc", prune(str(tmp_path))], check=True)
     assert {path.name for path in tmp_path.iterdir()} == {"live", "gen-live", "gen-a"}
+
+
+@pytest.mark.parametrize(("skew", "refused"), [(0, False), (300, False), (-301, True), (400 * 86400, True)])
+def test_certs_nothing_is_issued_while_clocks_are_apart(skew: int, refused: bool) -> None:  # noqa: FBT001 - a column
+    issued: list[str] = []
+    authority = SimpleNamespace(
+        reason=lambda _profile: "due", issue=lambda profile: issued.append(profile.name) or SimpleNamespace(warnings=())
+    )
+    ctx = SimpleNamespace(
+        authority=authority,
+        renew=False,
+        dry=False,
+        change=lambda *_words: None,
+        look=lambda node: seen(CLUSTER, skew=skew if node is SECOND else 0),
+    )
+    if refused:
+        with pytest.raises(Refused, match=f"etcd-2's by {skew:+d} s".replace("+", r"\+")):
+            Certs().prepare(CLUSTER, CLUSTER.nodes, ctx)  # type: ignore[arg-type]  # a stand-in
+        assert issued == []
+    else:
+        Certs().prepare(CLUSTER, CLUSTER.nodes, ctx)  # type: ignore[arg-type]  # a stand-in
+        assert issued == ["etcd-1", "etcd-2", "etcd-3", "operator"]

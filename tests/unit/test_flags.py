@@ -54,6 +54,9 @@ HOW_TO = {
 SAFE = {
     "auto-tls": "false",
     "peer-auto-tls": "false",
+    "cipher-suites": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,"
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
     "experimental-initial-corrupt-check": "true",
     "experimental-compact-hash-check-enabled": "true",
 }
@@ -63,9 +66,18 @@ def test_every_flag_of_the_how_to_and_the_safe_ones() -> None:
     assert of(on_hosts(), 1) == HOW_TO | SAFE
 
 
+def test_argv_tls_1_3_alone_has_no_cipher_suites() -> None:
+    assert "cipher-suites" not in of(on_hosts('[etcd.flags]\ntls-min-version = "TLS1.3"\n'), 1)
+
+
+def test_argv_cipher_suites_of_etcd_toml_replace_ours() -> None:
+    suites = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+    assert of(on_hosts(f'[etcd.flags]\ncipher-suites = "{suites}"\n'), 1)["cipher-suites"] == suites
+
+
 CHECKS = [
     ("3.4.27", {"experimental-initial-corrupt-check": "true"}),
-    ("3.5.30", {name: value for name, value in SAFE.items() if "tls" not in name}),
+    ("3.5.30", {name: value for name, value in SAFE.items() if "corrupt" in name or "hash" in name}),
     ("3.6.14", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
     ("3.7.1", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),
     ("3.8.0", {"feature-gates": "InitialCorruptCheck=true,CompactHashCheck=true"}),

@@ -51,7 +51,7 @@ class Ctx:
 
     def __post_init__(self) -> None:
         self.hosts = SimpleNamespace(open=self.open)
-        self.store = SimpleNamespace(pair=lambda _name: None)
+        self.store = SimpleNamespace(pair=lambda _name: None, names=list)
         self.plugins = SimpleNamespace(checks=lambda _cluster, _node: self.checks)
         tell: Callable[..., None] = lambda *words: self.told.append(words)  # noqa: E731 - three names for it
         self.report = SimpleNamespace(

@@ -21,7 +21,7 @@ SUBJECT = {"C": "CN", "ST": "BeiJing", "L": "BeiJing", "O": "etcd", "OU": "opsnu
 MEMBER = LeafProfile(
     "etcd-1", "member", "etcd-1", SUBJECT, ("10.0.0.1", "etcd-1", "localhost", "127.0.0.1", "::1"), 365
 )
-CLIENT = LeafProfile("root", "client", "root", SUBJECT, (), 365)
+CLIENT = LeafProfile("root", "client", "root", SUBJECT, ("100::1",), 365)
 KEYS = ("ecdsa:p256", "ecdsa:p384", "ecdsa:p521", "rsa:2048")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -99,10 +99,10 @@ def test_every_field_of_a_leaf(tmp_path: Path, ca_key: str, key: str, profile: L
         "SubjectKeyIdentifier": (False, ski(leaf)),
         "AuthorityKeyIdentifier": (False, x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski(ca))),
     }
-    if profile is MEMBER:
-        sans = x509.SubjectAlternativeName(pki.general_names(MEMBER.sans))
-        assert [type(san).__name__ for san in sans] == ["IPAddress", "DNSName", "DNSName", "IPAddress", "IPAddress"]
-        expected["SubjectAlternativeName"] = (False, sans)
+    sans = x509.SubjectAlternativeName(pki.general_names(profile.sans))
+    names = ["IPAddress", "DNSName", "DNSName", "IPAddress", "IPAddress"] if profile is MEMBER else ["IPAddress"]
+    assert [type(san).__name__ for san in sans] == names
+    expected["SubjectAlternativeName"] = (False, sans)
     assert extensions(leaf) == expected
     assert leaf.subject.rfc4514_string() == f"CN={profile.cn},OU=opsnull,O=etcd,L=BeiJing,ST=BeiJing,C=CN"
     assert leaf.issuer == ca.subject
@@ -129,7 +129,7 @@ def test_a_request_asks_for_every_extension(profile: LeafProfile) -> None:
     csr = pki.read_csr(pki.new_csr(pki.new_key("rsa:2048"), profile))
     asked = {type(e.value): e.critical for e in csr.extensions}
     expected = {x509.BasicConstraints: True, x509.KeyUsage: True, x509.ExtendedKeyUsage: False}
-    assert asked == (expected | {x509.SubjectAlternativeName: False} if profile is MEMBER else expected)
+    assert asked == expected | {x509.SubjectAlternativeName: False}
     assert pki.csr_problems(csr, profile) == []
 
 
@@ -307,6 +307,8 @@ def forge(tmp_path: Path) -> Forge:
 
 SERVER_ONLY = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 CLIENT_ONLY = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+BOTH = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+ANY_USAGE = x509.ExtendedKeyUsage([*BOTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
 WRONG = {
     "san missing": ({"drop": x509.SubjectAlternativeName}, "SAN: .*+10.0.0.1 +127.0.0.1 +::1 +etcd-1 +localhost"),
     "ip absent": ({"profile": replace(MEMBER, sans=MEMBER.sans[1:])}, "SAN: .*+10.0.0.1"),
@@ -324,12 +326,26 @@ WRONG = {
     "subject": ({"profile": replace(MEMBER, subject={"O": "x"})}, "subject: CN=etcd-1,O=x instead of CN=etcd-1,OU="),
     "beyond the ca": ({"end": 4000 * DAY}, "validity: notAfter .* is beyond that of its CA etcd-ca"),
     "key usage": ({"put": key_usage("key_encipherment"), "critical": True}, "keyUsage: digitalSignature is missing"),
+    "may sign certificates": (
+        {"put": key_usage("digital_signature", "key_cert_sign"), "critical": True},
+        "keyUsage: keyCertSign or cRLSign, which only a CA may have",
+    ),
+    "any usage": ({"put": ANY_USAGE}, "extendedKeyUsage: anyExtendedKeyUsage"),
     "no key usage": ({"drop": x509.KeyUsage}, "keyUsage: digitalSignature is missing"),
     "unknown critical": (
         {"put": x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), "critical": True},
         "extension 1.2.3.4: critical and unknown",
     ),
 }
+
+
+def test_leaf_problems_client_without_its_san_is_refused(forge: Forge) -> None:
+    leaf = forge.leaf(profile=CLIENT, drop=x509.SubjectAlternativeName)
+    assert "SAN: not exactly what was asked for (+ missing, - not asked for): +100::1" in forge.problems(
+        leaf, profile=CLIENT
+    )
+    assert validate.peer_from_anywhere(leaf)
+    assert not validate.peer_from_anywhere(forge.leaf(profile=CLIENT))
 
 
 @pytest.mark.parametrize("case", WRONG)

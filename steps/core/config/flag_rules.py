@@ -17,6 +17,7 @@ MANAGED: Mapping[str, str] = {
     "listen-client-urls": "[[nodes]] ip and client_port",
     "listen-peer-urls": "[[nodes]] ip and peer_port",
     "listen-metrics-urls": "[etcd] metrics_port",
+    "listen-client-http-urls": "[etcd] metrics_port, for a port that wants no certificate",
     "advertise-client-urls": "[[nodes]] ip and client_port",
     "initial-advertise-peer-urls": "[[nodes]] ip and peer_port",
     "initial-cluster": "[[nodes]]",
@@ -28,6 +29,9 @@ MANAGED: Mapping[str, str] = {
     **dict.fromkeys(("peer-client-cert-file", "peer-client-key-file"), "[tls]"),
     **dict.fromkeys(("discovery", "discovery-srv", "discovery-srv-name", "discovery-endpoints"), "[[nodes]]"),
     "config-file": "[etcd.flags]",
+    # With them a client's certificate could pass for a member's.
+    **dict.fromkeys(("peer-skip-client-san-verification", "experimental-peer-skip-client-san-verification"), "[tls]"),
+    **dict.fromkeys(("peer-cert-allowed-cn", "peer-cert-allowed-hostname"), "[tls]"),
 }
 MANAGED_FLAGS = frozenset(MANAGED)
 REFUSED: Mapping[str, str] = {
@@ -70,7 +74,6 @@ RENAMED: Mapping[str, str] = {
         "downgrade-check-time",
         "enable-distributed-tracing",
         "memory-mlock",
-        "peer-skip-client-san-verification",
         "snapshot-catchup-entries",
         "warning-apply-duration",
         "warning-unary-request-duration",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import versions
 from steps.core.errors import StepsError
-from steps.core.etcd import auth, current, gate
+from steps.core.etcd import auth, current, gate, listeners
 from steps.core.etcd.ask import View, ask_script, own_urls, parse, peers_script
 from steps.core.etcd.rolling import known_id
 from steps.core.etcd.verdict import Health, MemberHealth
@@ -52,6 +52,7 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     if known:
         health.problems += _etcd(cluster, [n for n in nodes if n.name in known and n.name not in kept], known, speaker)
     health.problems += _listeners(cluster, [node for node in nodes if node.name in asked], views)
+    health.problems += _unexplained(ctx.serving, asked)
     health.problems += _identity(cluster, known)
     health.quorum = _quorum(cluster, known, states)
     seen: dict[str, datetime | None] = {}
@@ -116,21 +117,23 @@ def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Re
             from steps.core.tls.check import check
 
             shaking = pool.submit(check, ctx, node)
-        answer = _ask(ctx, node, probe=thorough and speaks, members=speaks)
+        before = listeners.SCRIPT if thorough else ""
+        answer = _ask(ctx, node, probe=thorough and speaks, members=speaks, before=before)
         found = shaking.result() if shaking else None
         if isinstance(answer, Result) and _learned(ctx, node, answer):
-            answer = _ask(ctx, node, probe=thorough and speaks, members=speaks)
+            answer = _ask(ctx, node, probe=thorough and speaks, members=speaks, before=before)
             found = check(ctx, node) if shaking else None
         return answer, found
 
 
-def _ask(ctx: Context, node: Node, *, probe: bool, members: bool) -> Result | StepsError:
+def _ask(ctx: Context, node: Node, *, probe: bool, members: bool, before: str = "") -> Result | StepsError:
+    """`before`: a script for once the member's pid is in $p; what it prints precedes the answers."""
     cluster = ctx.serving
     now = cluster.node(node.name)
     key = PROBE + secrets.token_hex(4) if probe else ""
     asked = ask_script(cluster, now, own_urls(cluster, now), members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
-    running = '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n'
+    running = 'p=${p%%[!0-9]*}; [ "$p" != 0 ] || exit 0\n' + before
     script = ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
     try:
         return ctx.sh(node, script, deadline=120)
@@ -276,6 +279,14 @@ def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View
             wrong = views[node.name].health.get(url, "no answer")
             if wrong and url != cluster.client_url(node):
                 yield f"{node.name} does not answer at {url}: {wrong}"
+
+
+def _unexplained(cluster: Cluster, asked: Mapping[str, Result]) -> Iterator[str]:
+    for name, answer in asked.items():
+        node = cluster.node(name)
+        urls = (*own_urls(cluster, node), cluster.peer_url(node))
+        for place in listeners.unexplained(cluster, node, answer.out, urls):
+            yield f"{name}: etcd listens on {place} too, and nothing in etcd.toml says so"
 
 
 def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import paramiko
 
-from steps.core.files import work_directory
 from steps.core.model import Cluster
 from steps.core.node.known_hosts import KnownHosts, encoded, fingerprint, read
+from steps.core.work import claim
 
 USERS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 SYSTEMS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
@@ -81,7 +81,7 @@ class HostKeys:
                 raise HostKeyError(f"{message} {fingerprint(kind, key)} (both in this run)", hint)
             self._met[name] = (kind, key)
             if self._keep:
-                work_directory(self._work)
+                claim(self._work)
                 with open(self._work / "known_hosts", "a", opener=_private, encoding="ascii") as stream:
                     stream.write(f"{_line(name, kind, key)}\n")
         shown = fingerprint(kind, key).removeprefix(f"{kind} ")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, Literal
 
+from steps.core.etcd.ask import CLIENT_NAME
+from steps.core.hints import invoke
 from steps.core.node.hosts import NotForwarded
-from steps.core.tls import pki, profiles
+from steps.core.tls import pki, profiles, validate
 from steps.core.tls.handshake import Handshake, probe
-from steps.core.tls.store import Pair
+from steps.core.tls.store import Pair, Store
 
 if TYPE_CHECKING:
     from steps.core.context import Context
@@ -20,7 +23,8 @@ DEADLINE = 5.0  # seconds of one handshake
 NO_CA = "this controller has no CA, so no handshake was made: copy ca and certs from the one that made the cluster"
 ABREAST = 24  # handshakes at a time, through all nodes of a large cluster together
 
-_Wanted = tuple["Node", int, "Pair | None"]  # with whom, at which port, with which pair
+_Who = Literal["", "member", "operator"]  # whose pair is shown; "": none
+_Wanted = tuple["Node", int, _Who]
 
 
 @dataclass
@@ -37,9 +41,29 @@ class Found:
     not_after: datetime | None = None
 
 
+def passing_for_peers(store: Store) -> list[str]:
+    """Return a warning for each client's certificate in the store that the members' peer ports take from any address.
+
+    So are those that were issued without a SAN, by an older release of this program.
+    """
+    warnings = []
+    for name in store.names():
+        pair = store.pair(name)
+        if pair is None or not validate.peer_from_anywhere(pair.cert):
+            continue
+        again = invoke("certs") if name == CLIENT_NAME else invoke(f"client {quote(name)} --out DIRECTORY")
+        ends = pki.read(pair.cert)[0].not_valid_after_utc
+        warnings.append(
+            f"the client certificate {name} has no SAN, so each peer port takes it for a member's: issue it again with "
+            f"{again}; copies of the old one pass for a member's until {ends:%Y-%m-%d}, or until the CA is replaced"
+        )
+    return warnings
+
+
 def check(ctx: Context, node: Node) -> Found:
     """Both of the node's ports refuse a client without a certificate with an alert, take a good one, and show the
-    certificate that was last issued; and every other member's peer port takes this node's pair.
+    certificate that was last issued; the peer port takes no client's certificate, and every other member's peer port
+    takes this node's pair.
 
     All as seen from the node: etcd's peer port also compares a client certificate's SANs with where it comes from.
     """
@@ -48,23 +72,32 @@ def check(ctx: Context, node: Node) -> Found:
     node = ctx.serving.node(node.name)
     own = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
     operator = ctx.store.pair(profiles.operator(ctx.cluster).name)
-    wanted: list[_Wanted] = [(node, node.client_port, None), (node, node.peer_port, None)]
+    pairs: dict[_Who, Pair | None] = {"": None, "member": own, "operator": operator}
+    wanted: list[_Wanted] = [(node, node.client_port, ""), (node, node.peer_port, "")]
     if operator is not None:
-        wanted.append((node, node.client_port, operator))
+        wanted.append((node, node.client_port, "operator"))
+        if not validate.peer_from_anywhere(operator.cert):  # that is said of it by itself
+            wanted.append((node, node.peer_port, "operator"))
     if own is not None:
-        wanted += [(to, to.peer_port, own) for to in ctx.cluster.nodes]
+        wanted += [(to, to.peer_port, "member") for to in ctx.cluster.nodes]
     # Over a long way the round trips are what takes time; of many nodes, the controller.
     with ThreadPoolExecutor(max(1, ABREAST // len(ctx.cluster.nodes))) as pool:
-        shaken = pool.map(lambda one: _shake(ctx, node, *one), wanted)
-        met = {(to.name, port, pair is not None): came for (to, port, pair), came in zip(wanted, shaken, strict=True)}
+        shaken = pool.map(lambda one: _shake(ctx, node, one[0], one[1], pairs[one[2]]), wanted)
+        met = {(to.name, port, who): came for (to, port, who), came in zip(wanted, shaken, strict=True)}
     found = Found()
     serial = pki.read(own.cert)[0].serial_number if own is not None else None
-    for kind, port in (("client", node.client_port), ("peer", node.peer_port)):
-        _port(f"{kind} port {port}", met[node.name, port, False], met.get((node.name, port, True)), serial, found)
-    served = met.get((node.name, node.client_port, True))
+    served = met.get((node.name, node.client_port, "operator"))
+    shown = met.get((node.name, node.peer_port, "member"))
+    _port(f"client port {node.client_port}", met[node.name, node.client_port, ""], served, serial, found)
+    _port(f"peer port {node.peer_port}", met[node.name, node.peer_port, ""], shown, serial, found)
+    client = met.get((node.name, node.peer_port, "operator"))
+    if client is not None and client.accepted:
+        found.problems.append(f"peer port {node.peer_port} takes a client's certificate, the operator's")
     found.not_after = served.not_after if served is not None else None
     others = [
-        (to, met[to.name, to.peer_port, True]) for to in ctx.cluster.nodes if to.name != node.name and own is not None
+        (to, met[to.name, to.peer_port, "member"])
+        for to in ctx.cluster.nodes
+        if to.name != node.name and own is not None
     ]
     found.problems += [
         f"{to.name}'s peer port {to.peer_port} does not take its certificate: {_said(came)}"

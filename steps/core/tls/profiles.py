@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steps.core.contracts import LeafProfile
+from steps.core.contracts import NO_HOST, LeafProfile
 from steps.core.etcd.ask import CLIENT_NAME
 from steps.core.model import Cluster, Node
 
@@ -30,9 +30,9 @@ def member(cluster: Cluster, node: Node) -> LeafProfile:
 
 
 def client(cluster: Cluster, name: str, cn: str) -> LeafProfile:
-    """A client's leaf: no SAN, for nobody connects to it."""
+    """A client's leaf. Its one SAN is no host's address, so that no member takes it for a peer's."""
     return LeafProfile(
-        name=name, kind="client", cn=cn, subject=cluster.tls.subject, sans=(), days=cluster.tls.leaf_days
+        name=name, kind="client", cn=cn, subject=cluster.tls.subject, sans=(NO_HOST,), days=cluster.tls.leaf_days
     )
 
 

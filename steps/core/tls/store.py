@@ -87,6 +87,10 @@ class Store:
             private_directory(directory)
         replace(path, pki.write(offered), mode=0o644)
 
+    def names(self) -> list[str]:
+        """Return the names of all certificates that are live here, in order."""
+        return sorted(link.parent.name for link in (self.work / "certs").glob("*/live"))
+
     def pair(self, name: str) -> Pair | None:
         """The live pair, or None before there is one. Raises CertificateError, naming the file, where it is damaged."""
         home = self._home(name)

@@ -72,6 +72,11 @@ def leaf_warnings(leaf_pem: bytes, profile: LeafProfile) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def peer_from_anywhere(leaf_pem: bytes) -> bool:
+    """Return whether etcd's peer ports take a certificate (PEM) from any address: it has no SAN (contracts.NO_HOST)."""
+    return not pki.sans_of(pki.read(leaf_pem)[0])
+
+
 def issued_by(leaf_pem: bytes, ca_pem: bytes) -> bool:
     """Whether a chain leads from the leaf, through the intermediates behind it, to one of the CA certificates."""
     chain = pki.read(leaf_pem)
@@ -109,7 +114,11 @@ def _usage_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
     usage = _key_usage(leaf)
     if usage is None or not usage.digital_signature:
         problems.append("keyUsage: digitalSignature is missing")
+    if usage is not None and (usage.key_cert_sign or usage.crl_sign):
+        problems.append("keyUsage: keyCertSign or cRLSign, which only a CA may have")
     have = _extended_usages(leaf)
+    if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in have:
+        problems.append(f"extendedKeyUsage: anyExtendedKeyUsage, a {profile.kind} needs its own usages and no other")
     names = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
     problems += [
         f"extendedKeyUsage: {names[oid]} is missing, a {profile.kind} needs it"
