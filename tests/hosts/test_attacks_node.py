@@ -92,7 +92,8 @@ def planted(cluster: Deployed, how: str, undo: str) -> Iterator[Host]:
         yield victim
         assert victim.sh(LOOK) == before
     finally:
-        victim.sh(undo)
+        # Without its directories etcd may have ended meanwhile, and then systemd does not start it.
+        victim.sh(f"{undo}; systemctl reset-failed etcd; systemctl start etcd")
     cluster.wait_healthy()
 
 
