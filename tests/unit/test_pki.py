@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -461,6 +462,36 @@ def test_an_intermediate_in_either_file(forge: Forge, where: str) -> None:
         "in the CA's file alone": (leaf, between),
     }
     assert forge.problems(files[where][0], ca=files[where][1]) == ""
+
+
+@pytest.mark.parametrize("kind", ["identical", "of one name and key"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_many_intermediates_end_soon(forge: Forge, kind: str, complete: bool) -> None:  # noqa: FBT001  a case
+    root_pem, root, root_key = unlimited_root()
+    key_pem, between = intermediate(forge, above=(root, root_key))
+    key = pki.load_key(key_pem)
+    forge.ca_cert, forge.ca_key = pki.read(between)[0], key
+    leaf, own = forge.leaf(), forge.ca_cert
+    more = [
+        x509.CertificateBuilder()
+        .subject_name(own.subject)
+        .issuer_name(own.subject)
+        .public_key(own.public_key())
+        .serial_number(1 if kind == "identical" else number + 1)
+        .not_valid_before(own.not_valid_before_utc)
+        .not_valid_after(own.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())  # type: ignore[arg-type]
+        .public_bytes(pki.PEM)
+        for number in range(11)
+    ]
+    if kind == "identical":
+        more = more[:1] * 11
+    chain = b"".join([leaf, *([between] if complete else []), *more])
+    began = time.monotonic()
+    assert ("not signed by the CA" in forge.problems(chain, ca=root_pem)) is not complete
+    assert validate.issued_by(chain, root_pem) is complete
+    assert time.monotonic() - began < 3
 
 
 def test_what_may_not_sign_makes_no_chain(forge: Forge) -> None:

@@ -20,6 +20,7 @@ from steps.core.tls import pki
 # Go, and so etcd, accepts no other hash in a signature (crypto/x509: SHA-1 and MD5 are refused).
 _HASHES = ("sha256", "sha384", "sha512")
 _MAX_CHAIN = 8
+_MAX_CHECKS = 100  # signatures for one leaf: Go's limit (crypto/x509, maxChainSignatureChecks)
 
 
 def ca_problems(ca_pem: bytes, *, now: datetime) -> list[str]:
@@ -161,23 +162,38 @@ def _chain_problems(
 
 
 def _paths(
-    leaf: x509.Certificate, between: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], above: int = 0
+    leaf: x509.Certificate, between: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
 ) -> Iterator[list[x509.Certificate]]:
-    """Every list of issuers from `leaf` up to one of `roots`: an intermediate among these is a root, as in Go."""
+    """Every list of issuers from `leaf` up to one of `roots`: an intermediate among these is a root, as in Go.
+
+    Certificates of one name and key all issue each other, and their orders are without number: the search ends after
+    as many signatures as Go's does.
+    """
+    checks = iter(range(_MAX_CHECKS))
+    return _above(leaf, list(dict.fromkeys(between)), list(dict.fromkeys(roots)), 0, checks)
+
+
+def _above(
+    leaf: x509.Certificate,
+    between: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    above: int,
+    checks: Iterator[int],
+) -> Iterator[list[x509.Certificate]]:
     if above >= _MAX_CHAIN:
         return
     for issuer in roots:
-        if _may_issue(issuer, leaf, above):
+        if _may_issue(issuer, leaf, above, checks):
             yield [issuer]
     for index, issuer in enumerate(between):
-        if _may_issue(issuer, leaf, above):
-            for rest in _paths(issuer, [*between[:index], *between[index + 1 :]], roots, above + 1):
+        if _may_issue(issuer, leaf, above, checks):
+            for rest in _above(issuer, [*between[:index], *between[index + 1 :]], roots, above + 1, checks):
                 yield [issuer, *rest]
 
 
-def _may_issue(issuer: x509.Certificate, leaf: x509.Certificate, below: int) -> bool:
+def _may_issue(issuer: x509.Certificate, leaf: x509.Certificate, below: int, checks: Iterator[int]) -> bool:
     """`below`: how many intermediates stand between the issuer and the leaf proper (RFC 5280, pathLenConstraint)."""
-    if _not_an_authority(issuer):
+    if issuer.subject != leaf.issuer or next(checks, None) is None or _not_an_authority(issuer):
         return False
     length = _constraints(issuer).path_length
     return (length is None or length >= below) and directly_issued(leaf, issuer)
