@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import date, datetime, timezone
@@ -11,6 +12,7 @@ import pytest
 from deploy import Deployed, deploy, pids, requests, state
 from host import each
 from lab import ROOT, Lab
+from linters import tool
 from releases import Releases
 
 EXAMPLE = ROOT / "examples" / "three-hosts.toml"
@@ -74,6 +76,27 @@ def test_the_units_are_hardened_and_etcd_is_not_root(cluster: Deployed) -> None:
         assert host.sh(f"systemd-analyze verify --man=no {UNIT} 2>&1") == ""
         assert host.sh("systemctl is-enabled etcd") == "enabled\n"
         assert host.sh("systemctl show etcd -P LimitNOFILE -P LimitCORE -P UMask").split() == ["0077", "0", "65536"]
+
+
+@pytest.mark.parametrize("port", [2379, 2380])
+def test_sslyze_finds_no_weak_protocol_and_no_weak_suite(cluster: Deployed, tmp_path: Path, port: int) -> None:
+    report = tmp_path / "sslyze.json"
+    versions = [f"--{each}" for each in ("sslv2", "sslv3", "tlsv1", "tlsv1_1", "tlsv1_2", "tlsv1_3")]
+    argv = [tool("sslyze"), *versions, "--compression", "--heartbleed", "--openssl_ccs", "--reneg"]
+    cluster.lab.run([*argv, f"--json_out={report}", f"{cluster.hosts[0].ip}:{port}"])
+    (scanned,) = json.loads(report.read_text())["server_scan_results"]
+    said = {name: each["result"] for name, each in scanned["scan_result"].items() if each["result"]}
+    suites = {
+        name.removesuffix("_cipher_suites"): {each["cipher_suite"]["name"] for each in result["accepted_cipher_suites"]}
+        for name, result in said.items()
+        if name.endswith("_cipher_suites")
+    }
+    assert [name for name, accepted in suites.items() if accepted] == ["tls_1_2", "tls_1_3"]
+    assert not [suite for suite in suites["tls_1_2"] if not re.search(r"^TLS_ECDHE_.*_(GCM|CHACHA20)", suite)]
+    assert not said["tls_compression"]["supports_compression"]
+    assert not said["heartbleed"]["is_vulnerable_to_heartbleed"]
+    assert not said["openssl_ccs_injection"]["is_vulnerable_to_ccs_injection"]
+    assert not said["session_renegotiation"]["is_vulnerable_to_client_renegotiation_dos"]
 
 
 def test_the_controller_keeps_its_secrets(cluster: Deployed) -> None:
