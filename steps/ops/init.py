@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from steps.core.errors import Refused, UsageError
+from steps.core.errors import Refused, StepsError, UsageError
 from steps.core.hints import invoke
 from steps.core.house import task
+
+ASKING = 10  # seconds for the mirror's list of digests
 
 
 @task(
@@ -26,12 +29,19 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
             f"--nodes {nodes!r}: NAME=ADDRESS, separated by commas, was expected", hint="--nodes etcd-1=10.0.0.1"
         )
     file = Path(out).expanduser().absolute()
-    text = configuration(name, user, [(node.strip(), address.strip()) for node, _, address in pairs])
+    members = [(node.strip(), address.strip()) for node, _, address in pairs]
     from steps.core.config import load as config
 
-    cluster = config.parse(text.encode(), file)
+    cluster = config.parse(configuration(name, user, members).encode(), file)
     if file.exists():
         raise Refused(f"{file} exists and is not written over", hint="--out hosts.toml")
+    pins, why = _pins(cluster.release.mirror, cluster.version)
+    text = configuration(name, user, members, pins)
+    config.parse(text.encode(), file)
+    if why:
+        c.command.report.line(
+            f"no digest is pinned ({why}): add [release] sha256 to {file.name}, from a source you trust"
+        )
     if c.command.dry:
         c.command.report.line(f"{file} will be written:\n\n{text}")
         return
@@ -42,11 +52,31 @@ def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = 
     c.command.report.line(f"{file}: cluster {cluster.name} of {len(cluster.nodes)}. Next: {following}")
 
 
-def configuration(name: str, user: str, nodes: list[tuple[str, str]]) -> str:
-    """etcd.toml's text. JSON strings are TOML strings."""
+def _pins(mirror: str, version: str) -> tuple[Mapping[str, str], str]:
+    """Return the digests that the mirror's SHA256SUMS has today, and why there are none.
+
+    Written down, they are compared from now on: a mirror that changes a release later is found out, by each controller.
+    """
+    from steps.core.release import published
+
+    try:
+        found = published.digests(mirror, version, ASKING)
+    except StepsError as error:
+        return {}, error.message
+    return found, "" if found else f"{mirror} lists no tarball of {version}"
+
+
+def configuration(name: str, user: str, nodes: list[tuple[str, str]], pins: Mapping[str, str] | None = None) -> str:
+    """Return etcd.toml's text; `pins`: architecture → the tarball's digest. JSON strings are TOML strings."""
     sudo = "\nsudo = true" if user != "root" else ""
     members = "".join(
         f"\n[[nodes]]\nname = {json.dumps(node)}\nip = {json.dumps(address)}\n" for node, address in nodes
+    )
+    digests = "".join(f"{arch} = {json.dumps(digest)}\n" for arch, digest in (pins or {}).items())
+    pinned = (
+        f"\n# the tarballs' digests: what a mirror changes later is refused\n[release.sha256]\n{digests}"
+        if pins
+        else ""
     )
     return f"""\
 # Every other key has a safe default: docs/configuration.md tells them all.
@@ -55,7 +85,7 @@ name = {json.dumps(name)}
 
 [etcd]
 version = "3.5.33"
-
+{pinned}
 [ssh]
 user = {json.dumps(user)}{sudo}
 {members}"""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steps.core.release import tarball
+from steps.core.release import published, tarball
 from steps.core.release.releases import TarballRelease
 
-MAX_TARBALL, MAX_SUMS = 500_000_000, 1_000_000  # bytes
+MAX_TARBALL = 500_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,19 @@ class GithubSource:
         from steps.core.release import web  # its client is for nothing where the cache has the release
 
         ends = time.monotonic() + deadline
-        folder = f"{self.mirror.rstrip('/')}/v{version}"
-        name = f"{tarball.stem(version, arch)}.tar.gz"
-        url, part, sums = f"{folder}/{name}", into / name, into / "SHA256SUMS"
+        folder, name = published.folder(self.mirror, version), f"{tarball.stem(version, arch)}.tar.gz"
+        url, part = f"{folder}/{name}", into / name
         pin = self.sha256.get(arch, "").lower()
         try:
             if pin:
                 proof = "the sha256 pinned in [release]"
             else:
                 proof = f"{web.shown(folder)}/SHA256SUMS"
-                web.download(f"{folder}/SHA256SUMS", sums, who="github", deadline=deadline, limit=MAX_SUMS)
-                pin = tarball.digest_in(sums.read_text(errors="replace"), name, proof)
+                pin = tarball.digest_in(published.sums(folder, into, deadline), name, proof)
             left = ends - time.monotonic()
             web.download(url, part, who="github", deadline=left, limit=MAX_TARBALL, progress=self.progress)
             tarball.verify(part, pin, web.shown(url), proof)
             binaries = tarball.unpack(part, version, arch, into, who="github")
         finally:
             part.unlink(missing_ok=True)
-            sums.unlink(missing_ok=True)
         return TarballRelease(binaries, origin=web.shown(url), verified_by=proof, tarball=pin)

@@ -51,7 +51,7 @@ def clone(tmp_path: Path) -> Path:
 
 def invoke(clone: Path, line: str, **environment: str) -> tuple[int, str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-    env |= {"PYTHONPATH": str(ROOT), **environment}
+    env |= {"PYTHONPATH": str(ROOT), "https_proxy": "http://127.0.0.1:1", **environment}  # init asks a mirror
     argv = [sys.executable, "-m", "invoke", *line.split()]
     ended = subprocess.run(argv, cwd=clone, env=env, capture_output=True, text=True, check=False, timeout=60)
     return ended.returncode, ended.stdout, ended.stderr
