@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from deploy import Deployed, deploy
@@ -45,6 +46,30 @@ def test_lock_that_a_local_user_plants_stops_no_run(lab: Lab, shared: list[Host]
         "-rw------- root:root",
     ]
     assert "Permission denied" in victim.sh(f"{AS_OPS} 'flock /run/etcd-steps/lock true' 2>&1", check=False)
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        ("while sleep 0.05; do echo welcome; done", "no answer within the deadline"),
+        ("echo ready; yes", "it says more than 16 MiB"),
+    ],
+    ids=["before it is ready", "then"],
+)
+def test_host_that_sends_for_ever_ends_the_plan(
+    lab: Lab, shared: list[Host], config: Config, says: str, error: str
+) -> None:
+    victim, setting = shared[1], "/etc/ssh/sshd_config.d/hostile.conf"
+    victim.sh(f"echo {quote('ForceCommand ' + says)} >{setting}; systemctl restart ssh")
+    try:
+        began = time.monotonic()
+        done = lab.invoke(config(ssh={"connect_timeout": 2}), "plan", timeout=100)
+        assert time.monotonic() - began < 60
+    finally:
+        victim.sh(f"rm {setting}; systemctl restart ssh")
+    assert done.returncode in {1, REFUSED}
+    assert f"{victim.name}: " in done.stderr
+    assert error in done.stderr
 
 
 # -- what the user that runs etcd plants --------------------------------------------------------------------------
