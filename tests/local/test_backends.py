@@ -174,7 +174,7 @@ def test_cfssls_files_are_the_how_tos(tmp_path: Path, ca_request: CARequest, cfs
     assert csr["ca"] == {"expiry": "87600h", "pathlen": 0, "pathlenzero": True}
     assert csr["key"] == {"algo": "ecdsa", "size": 256}
     profiles = json.loads((home / "ca-config.json").read_text())["signing"]["profiles"]
-    assert {name: profile["usages"][2:] for name, profile in profiles.items()} == {
+    assert {name: profile["usages"][1:] for name, profile in profiles.items()} == {
         "etcd-cluster": ["server auth", "client auth"],
         "etcd-client": ["client auth"],
     }
