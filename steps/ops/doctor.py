@@ -20,7 +20,7 @@ from steps.core.house import task
 from steps.core.node import ca_key
 from steps.core.node.look_script import quoted
 from steps.core.node.places import wal_parent
-from steps.core.node.service import State, log_script, parse_state, state_script
+from steps.core.node.service import State, log_script, not_root, parse_state, state_script
 from steps.core.resources import File, Promise, User
 
 LOG_LINES = 120  # enough for two starts that failed
@@ -89,6 +89,8 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
     try:
         look = ctx.look_at(node, [*pair, User(ctx.cluster.hosts.run_as)])
+        if ctx.cluster.systemd and look.facts.get("uid", "0") != "0":
+            raise not_root(node, look.facts["uid"])
         if instances.ours(ctx.cluster, node, look):  # asked where it listens now, and etcd.toml may say otherwise
             ctx.looks[node.name] = look
             node = ctx.serving.node(node.name)

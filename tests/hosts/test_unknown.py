@@ -58,6 +58,18 @@ def sudo_refused(cluster: Deployed, _tmp_path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def not_root(cluster: Deployed, tmp_path: Path) -> Iterator[None]:
+    """A login that may read nothing of etcd's, and no sudo."""
+    del tmp_path
+    before = cluster.config.read_text()
+    cluster.edit(ssh={"user": "ops"})
+    try:
+        yield
+    finally:
+        cluster.config.write_text(before)
+
+
+@contextmanager
 def changed_host_keys(cluster: Deployed, tmp_path: Path) -> Iterator[None]:
     """known_hosts has another key for each host, as after a reinstallation, or where somebody listens in between."""
     known = cluster.work / "known_hosts"
@@ -74,6 +86,7 @@ def changed_host_keys(cluster: Deployed, tmp_path: Path) -> Iterator[None]:
 NO_HOST: dict[str, tuple[Fault, str]] = {
     "the wrong key": (wrong_key, "refused the login"),
     "sudo refused": (sudo_refused, "sudo"),
+    "not root": (not_root, "not as root"),
     "changed host keys": (changed_host_keys, "has changed"),
 }
 

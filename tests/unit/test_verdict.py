@@ -129,6 +129,17 @@ def test_gather_confirms_a_member_through_the_others(gathered: Callable[..., Hea
     assert "what could be asked is healthy" in error.message
 
 
+def test_gather_of_logins_that_are_not_root_is_unknown(
+    asking: Callable[..., Ctx], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = asking({})
+    monkeypatch.setattr(ctx, "sh", lambda *_, **__: Result(0, "uid 1000\n", ""))
+    found = health.gather(ctx, CLUSTER.nodes, thorough=False)  # type: ignore[arg-type]  # a stand-in
+    assert (found.state, found.problems) == ("unknown", [])
+    assert found.unknown[0] == "etcd-1: we are logged in as uid 1000, not as root"
+    assert found.hints[0] == "set [ssh] sudo = true, or another [ssh] user"
+
+
 def test_gather_where_no_host_answers_calls_no_member_unhealthy(gathered: Callable[..., Health]) -> None:
     found = gathered(dict(NO_LOGIN))
     assert {member.health for member in found.members} == {"unknown"}

@@ -17,7 +17,7 @@ from steps.core.etcd.rolling import known_id
 from steps.core.etcd.verdict import Health, MemberHealth
 from steps.core.hints import invoke
 from steps.core.node import ca_key
-from steps.core.node.service import State, parse_state, state_script
+from steps.core.node.service import State, parse_state, root_script, state_script, without_root
 from steps.core.node.session import Result
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ def _ask(ctx: Context, node: Node, *, probe: bool, members: bool, before: str = 
     asked = ask_script(cluster, now, own_urls(cluster, now), members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
     running = 'p=${p%%[!0-9]*}; [ "$p" != 0 ] || exit 0\n' + before
-    script = ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
+    script = root_script(cluster) + ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
     try:
-        return ctx.sh(node, script, deadline=120)
+        answer = ctx.sh(node, script, deadline=120)
+        return without_root(node, answer.out) or answer
     except StepsError as error:
         return error
 

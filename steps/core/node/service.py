@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from shlex import quote
 
+from steps.core.errors import Refused
 from steps.core.etcd.logs import START
 from steps.core.model import Cluster, Node
 from steps.core.node.look_script import pid_lines
@@ -31,6 +32,23 @@ class State:
     def ready(self) -> bool:
         """It is worth asking: the process runs, and under systemd it has said that it serves."""
         return self.pid != 0 and self.active in ("active/running", "running")
+
+
+def root_script(cluster: Cluster) -> str:
+    """Return what ends a script, with the line `uid N`, where we are not root and etcd's files are closed to us."""
+    return 'u=$(id -u); [ "$u" = 0 ] || { echo "uid $u"; exit 0; }\n' if cluster.systemd else ""
+
+
+def without_root(node: Node, output: str) -> Refused | None:
+    """Return the refusal where a script with `root_script` in front, which said `output`, did not run as root."""
+    word, _, uid = output.partition("\n")[0].partition(" ")
+    return not_root(node, uid) if word == "uid" else None
+
+
+def not_root(node: Node, uid: str) -> Refused:
+    """Return the refusal of a login that is not root's."""
+    hint = "set [ssh] sudo = true, or another [ssh] user"
+    return Refused(f"{node.name}: we are logged in as uid {uid}, not as root", hint=hint)
 
 
 def reload_script(unit: str) -> str:
