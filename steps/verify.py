@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from shlex import quote
 from typing import TYPE_CHECKING, ClassVar
 
 from steps.core.errors import NodeFailed, Refused, StepsError, Unknown
-from steps.core.hints import invoke
+from steps.core.hints import etcdctl, invoke
 from steps.core.step import Step
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ class Verify(Step):
             raise Refused(error.message, hint=error.hint)
         if error is not None:
             raise error
-        environment = quote(str(cluster.work / "environment.sh"))
-        ctx.report.tip(f"{cluster.name} is healthy. Talk to it: . {environment} && etcdctl endpoint health")
+        ctx.report.tip(f"{cluster.name} is healthy. Talk to it: {etcdctl(cluster.work, 'endpoint health')}")
 
 
 def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health) -> None:

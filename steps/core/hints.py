@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Noncharacters of Unicode: no text that comes from elsewhere has them.
@@ -20,6 +21,11 @@ _COMMAND = re.compile(f"invoke{_FRONT}([^{_BEHIND}]*){_BEHIND}")
 def invoke(line: str) -> str:
     """Return the command `invoke LINE` for a message. The caller quotes what needs quotes in `line`."""
     return f"invoke{_FRONT} {line}{_BEHIND}"
+
+
+def etcdctl(work: Path, line: str) -> str:
+    """Return `etcdctl LINE` for a message, as it can be pasted on the controller: environment.sh of `work` in front."""
+    return f". {shlex.quote(str(work / 'environment.sh'))} && etcdctl {line}"
 
 
 def again(more: str = "") -> str:

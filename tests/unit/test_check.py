@@ -83,7 +83,11 @@ MET: dict[str, tuple[Met, str, bool]] = {
     "not taken": ({(FIRST.ip, 2379, "operator"): ALERT}, "client port 2379 does not take its certificate", True),
     "it hangs": ({(FIRST.ip, 2379, "operator"): SILENT}, "does not take its certificate: it does not answer", False),
     "a peer does not take it": ({(SECOND.ip, 2380, "member"): ALERT}, "etcd-2's peer port 2380 does not take", False),
-    "a peer is gone": ({(THIRD.ip, 2380, "member"): Handshake("unreachable", "")}, "etcd-3's peer port 2380", False),
+    "a peer is gone": (
+        {(THIRD.ip, 2380, "member"): Handshake("unreachable", "connect failed")},
+        "etcd-3's peer port 2380 cannot be reached: connect failed",
+        False,
+    ),
 }
 
 

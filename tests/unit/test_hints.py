@@ -15,7 +15,7 @@ from invoke.parser import Parser
 from test_cli import ALONE, GOOD, ROOT, clone, invoke
 
 from steps.core import hints
-from steps.core.hints import Hints, again
+from steps.core.hints import Hints, again, etcdctl
 
 __all__ = ["clone"]
 
@@ -159,3 +159,7 @@ def test_config_behind_a_plugins_task_is_refused_with_what_works(clone: Path) ->
     assert (code, "takes no --config" in err) == (2, True), err
     assert "next: env ETCD_CONFIG=b.toml invoke announce hello\n" in err
     assert invoke(clone, "announce hello", ETCD_CONFIG="b.toml")[:2] == (0, "hello demo\n")
+
+
+def test_etcdctl_of_a_work_directory_with_a_blank_can_be_pasted() -> None:
+    assert etcdctl(Path("/srv/my etcd"), "member list") == ". '/srv/my etcd/environment.sh' && etcdctl member list"

@@ -14,7 +14,7 @@ from views import CLUSTER, FINE, member
 from steps.core.etcd import flags, living
 from steps.core.etcd.ask import Member
 from steps.core.etcd.living import Move, Problem
-from steps.core.hints import invoke
+from steps.core.hints import etcdctl, invoke
 from steps.core.model import Cluster
 from steps.core.node.look import Entry, Look, Process
 from steps.core.node.places import unit_file
@@ -98,14 +98,16 @@ def test_differences_of_a_stopped_member_whose_address_was_updated_are_none() ->
 
 def test_way_of_an_address_names_the_members_id() -> None:
     (found,) = compared(edited(ip="10.0.0.9"), lives())
-    assert "etcdctl member update a1 --peer-urls=https://10.0.0.9:2380" in found.way
+    update = etcdctl(CLUSTER.work, "member update a1 --peer-urls=https://10.0.0.9:2380")
+    assert update in found.way
     assert found.way[1] == invoke("stop --node etcd-1")
+    assert found.way[-1] == "then the next member's in etcd.toml, and the same for it"
 
 
 def test_unlisted_member_is_shown_with_its_table() -> None:
     (found,) = compared(replace(CLUSTER, nodes=CLUSTER.nodes[:2]), lives())
     assert 'name = "etcd-3"  ip = "10.0.0.3"' in found.way[0]
-    assert "etcdctl member remove c3" in found.way
+    assert etcdctl(CLUSTER.work, "member remove c3") in found.way
 
 
 def test_installed_options_are_the_units() -> None:

@@ -20,7 +20,7 @@ from steps.core.etcd.evidence import Evidence, NodeEvidence
 from steps.core.etcd.failures import FAILURES, LOG_LINES, NOTICES
 from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import telling
-from steps.core.hints import invoke
+from steps.core.hints import etcdctl, invoke
 from steps.core.node.places import unit_file, wal_parent
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _findings(
 ) -> Iterator[Finding]:
     cluster = evidence.cluster
     case = next((case for case in evidence.nodes if case.node.name == name), None)
-    fields = {"node": name, "ctl": f". {cluster.work}/environment.sh && etcdctl", "ca": str(cluster.work / "ca")}
+    fields = {"node": name, "ctl": etcdctl(cluster.work, "").rstrip(), "ca": str(cluster.work / "ca")}
     fields |= {"cluster": cluster.name}
     if name:
         node = cluster.node(name)

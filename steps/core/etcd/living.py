@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from steps.core.etcd import unit_text
 from steps.core.etcd.ask import Member
-from steps.core.hints import invoke
+from steps.core.hints import etcdctl, invoke
 from steps.core.model import Cluster, Node
 from steps.core.node.look import Look
 from steps.core.node.places import unit_file, wal_parent
@@ -153,11 +153,13 @@ def _moving(cluster: Cluster, node: Node, found: Sequence[Move]) -> tuple[str, .
     return (*_one_by_one(cluster, node, f"on its host: {' && '.join(made)}"), *back)
 
 
-def _one_by_one(cluster: Cluster, node: Node, *between: str) -> tuple[str, ...]:
+def _one_by_one(
+    cluster: Cluster, node: Node, *between: str, then: str = "the same for the next member"
+) -> tuple[str, ...]:
     """One member is stopped, changed and started while the others serve; then the next."""
     sure = f" --yes {cluster.name}" if len(cluster.nodes) - 1 < cluster.quorum else ""
     lines = (invoke(f"stop --node {node.name}{sure}"), *between, invoke(f"all --node {node.name}"))
-    others = ("the same for the next member",) if len(cluster.nodes) > 1 else ()
+    others = (then,) if len(cluster.nodes) > 1 else ()
     return (*lines, *others)
 
 
@@ -238,8 +240,9 @@ def _name(node: Node, name: str) -> Problem:
 
 def _peer_url(cluster: Cluster, node: Node, now: str, identifier: str, *, updated: bool) -> Problem:
     url = cluster.peer_url(node)
-    update = () if updated else (f"etcdctl member update {identifier} --peer-urls={url}",)
-    steps = _one_by_one(cluster, node, *update)
+    update = () if updated else (etcdctl(cluster.work, f"member update {identifier} --peer-urls={url}"),)
+    then = "then the next member's in etcd.toml, and the same for it"
+    steps = _one_by_one(cluster, node, *update, then=then)
     if len(cluster.nodes) == 1:  # no other could be asked once it is stopped
         steps = (*update, *_one_by_one(cluster, node))
     return Problem(
@@ -248,7 +251,7 @@ def _peer_url(cluster: Cluster, node: Node, now: str, identifier: str, *, update
         f"its peers know it as {now}, etcd.toml says {url}: they would not find it"
         if not updated
         else f"it listens for its peers at {now}, etcd.toml says {url}",
-        ("set ip and peer_port again, or, in this order:", *steps),
+        ("set ip and peer_port again, or have one member's alone changed in etcd.toml, and in this order:", *steps),
     )
 
 
@@ -322,7 +325,7 @@ def _joining(cluster: Cluster, node: Node, *, added: bool) -> tuple[str, ...]:
     first = (
         "members are not added by this program yet; by hand, one at a time:",
         invoke(f"env download distribute ca certs units --node {node.name}"),
-        f"etcdctl member add {node.name} --peer-urls={cluster.peer_url(node)}",
+        etcdctl(cluster.work, f"member add {node.name} --peer-urls={cluster.peer_url(node)}"),
     )
     return (
         *(() if added else first),
@@ -353,7 +356,7 @@ def _unlisted(cluster: Cluster, member: Member) -> Problem:
         (
             f"is this etcd.toml an old one? Its table: [[nodes]] {'  '.join(table)}",
             "to remove it from the cluster, and then stop its etcd:",
-            f"etcdctl member remove {member.id}",
+            etcdctl(cluster.work, f"member remove {member.id}"),
             invoke("all"),
         ),
     )

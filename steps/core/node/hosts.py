@@ -126,7 +126,7 @@ class Hosts:
             return self._channel(self._ssh, node, address, timeout)
         except ChannelException as error:
             if error.code != OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
-                raise ConnectionRefusedError(str(error)) from error
+                raise ConnectionRefusedError(error.text) from error
         except (SSHException, EOFError) as error:
             raise ConnectionRefusedError(str(error) or "the connection ended") from error
         try:

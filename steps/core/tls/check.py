@@ -99,11 +99,12 @@ def check(ctx: Context, node: Node) -> Found:
         for to in ctx.cluster.nodes
         if to.name != node.name and own is not None
     ]
-    found.problems += [
-        f"{to.name}'s peer port {to.peer_port} does not take its certificate: {_said(came)}"
-        for to, came in others
-        if not came.accepted and came.outcome != "not checked"
-    ]
+    for to, came in others:
+        port = f"{to.name}'s peer port {to.peer_port}"
+        if came.outcome == "unreachable":
+            found.problems.append(f"{port} cannot be reached: {came.detail}")
+        elif not came.accepted and came.outcome != "not checked":
+            found.problems.append(f"{port} does not take its certificate: {_said(came)}")
     if unchecked := [to.name for to, came in others if came.outcome == "not checked"]:
         found.warnings.append(f"whether {' and '.join(unchecked)} take its certificate was not checked either")
     return found
