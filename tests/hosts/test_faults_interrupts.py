@@ -80,7 +80,7 @@ def test_a_second_member_dies_while_the_first_is_restarted(cluster: Deployed, wr
         assert code == 1, said
         assert f"error: {victim.name} was not restarted, for the cluster is not healthy" in said
         assert f"{victim.name} does not answer" in said
-        assert "next: mend that first: invoke verify" in said
+        assert "next: invoke doctor " in said
         assert pids([last]) == [old[last.name]]
         victim.sh("systemctl start etcd")
         cluster.wait_healthy()

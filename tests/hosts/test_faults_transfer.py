@@ -245,7 +245,7 @@ def test_the_connection_drops_in_the_middle_of_an_upload(
         assert code == 1, said
         assert took < 60, took
         assert f"error: {host.name}: " in said
-        assert "run the same command again" in said
+        assert f"next: invoke distribute --node {host.name} --config {cluster.config}" in said
     finally:
         host.heal()
     assert (installed(host), running(host)) == (old, old)

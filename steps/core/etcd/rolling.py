@@ -110,7 +110,7 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
         if said:
             error.add("\n".join(f"  {line}" for line in said.splitlines()))
             error.hint = (
-                f"{invoke('status')}, then correct the change in etcd.toml or take it back, and: {invoke('all')}"
+                f"{invoke('doctor')}, then correct the change in etcd.toml or take it back, and: {invoke('all')}"
             )
         raise
 
@@ -124,7 +124,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
         raise refused
     if view.alarms:
         raise Unhealthy(
-            f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"mend that first: {invoke('doctor')}"
+            f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"fix that first: {invoke('doctor')}"
         )
     well = healthy(ctx.serving, view)
     if len(well) < cluster.quorum:
@@ -164,7 +164,7 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
     if led or any(ctx.look(node).unit.get("ActiveState") == "active" for node in mute):
         raise StepFailed(
             f"no member was restarted, for the cluster is not healthy: {'; '.join(problems(cluster, view))}",
-            hint=f"mend that first: {invoke('verify')}",
+            hint=f"fix that first: {invoke('doctor')}",
         )
 
 
@@ -176,7 +176,7 @@ def _through_gate(ctx: Context, node: Node) -> View:
     if wrong := problems(ctx.serving, view):
         raise StepFailed(
             f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
-            hint=f"mend that first: {invoke('verify')}",
+            hint=f"fix that first: {invoke('doctor')}",
         )
     return view
 
