@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from steps.core.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.hints import again
 from steps.core.model import Cluster, Node
+from steps.core.node.service import not_root
 from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Sent, Session, SessionError, Sink, shell_command
 from steps.core.user import whoami
 
@@ -175,6 +177,13 @@ class Hosts:
             pipe = LocalPipe(shell_command(lock))
         return Session(pipe, password=password, deadline=self._cluster.ssh.connect_timeout + 10)
 
+    def _not_ours(self, node: Node, words: str) -> Refused:
+        """The lock's directory is root's: who is not root is told that, and not to remove it."""
+        uid = re.search(r", uid (\d+): the lock must lie", words)
+        if self._cluster.systemd and uid and uid[1] != "0":
+            return not_root(node, uid[1])
+        return Refused(f"{node.name}: {words}", hint="see who made that directory, and remove it")
+
     def _unready(self, node: Node, words: str) -> Refused:
         if "locked by" in words:
             holder = words.partition("locked by ")[2].strip()
@@ -188,7 +197,7 @@ class Hosts:
                 f"{node.name}: another run holds the lock: {holder}", hint=f"wait for it to end, then: {again()}"
             )
         if "the lock must lie" in words:
-            return Refused(f"{node.name}: {words}", hint="see who made that directory, and remove it")
+            return self._not_ours(node, words)
         if LOCKS in words and "Permission denied" in words:
             return Refused(f"{node.name}: we are not logged in as root", hint="set [ssh] sudo = true, or another user")
         if self._cluster.ssh.sudo and "sudo" in words:

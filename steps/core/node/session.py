@@ -46,7 +46,8 @@ _LOCK = """\
 umask 077
 mkdir -p {folder} || exit 73
 case $(ls -ld {folder}) in d????-??-*) [ -O {folder} ];; *) false;; esac ||
-{{ echo "$(ls -ld {folder}): the lock must lie in a directory of ours that nobody else may write"; exit 73; }}
+{{ echo \
+"$(ls -ld {folder}), uid $(id -u): the lock must lie in a directory of ours that nobody else may write"; exit 73; }}
 exec 9>>{path} && chmod 600 {path} || exit 73
 flock -w 0.5 9 || {{
 {{ read -r who; read -r work run shell; }} <{path}
