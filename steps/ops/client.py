@@ -53,7 +53,9 @@ def client(c: Any, name: str, cn: str = "", out: str = "") -> None:
 def _check_name(cluster: Cluster, name: str) -> None:
     """Raise UsageError for a name that is taken, or whose files would be those of the CA or of another client."""
     from steps.core.tls import profiles
+    from steps.core.tls.store import plain
 
+    plain(name)
     if name in {profiles.leaf_name(cluster, node) for node in cluster.nodes} | {profiles.operator(cluster).name}:
         raise UsageError(f"the name {name!r} is a member's or the operator's", hint="take another name")
     if name.lower() == "ca":  # also where file names know no case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import configs
 from host import Host, each
-from lab import Lab
+from lab import ROOT, Lab
 
 # What we keep on a node; data and WAL are etcd's own and change all the time.
 MANAGED = "/usr/local/bin /etc/etcd /etc/systemd/system /etc/hosts /etc/passwd /etc/group"
@@ -133,3 +134,12 @@ def rolled(hosts: Sequence[Host], before: int = 0) -> list[str]:
 def leftovers(hosts: Sequence[Host]) -> str:
     """What killed runs left on the nodes: staged files, temporary directories."""
     return "".join(each(lambda host: host.sh("find / -xdev -name '*etcd-steps.*'"), hosts))
+
+
+def project(folder: Path, plugin: str) -> Path:
+    """A directory as ours, with this plugin."""
+    (folder / "plugins").mkdir()
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "plugins" / "site.py").write_text(plugin)
+    return folder

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import Writing
-from deploy import Deployed, outages, pids, requests, rolled
+from deploy import Deployed, outages, pids, project, requests, rolled
 from invariants import free, intact, tidy
-from lab import ROOT, Lab
+from lab import Lab
 from releases import Releases
 from runs import Running, described, during, ended, interrupting, started
 
@@ -107,15 +106,6 @@ BROKEN = {
     "a wrong signature": ("from steps.api import hookimpl\n@hookimpl\ndef etcd_checks(cluster, host): ...\n", "host"),
     "no marker": ("def etcd_checks(cluster, node): ...\n", "etcd_checks"),
 }
-
-
-def project(folder: Path, plugin: str) -> Path:
-    """A directory as ours, with this plugin."""
-    (folder / "plugins").mkdir()
-    for name in ("tasks.py", "invoke.yaml"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "plugins" / "site.py").write_text(plugin)
-    return folder
 
 
 @pytest.mark.parametrize("fault", BROKEN)

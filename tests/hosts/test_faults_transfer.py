@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Writing
-from deploy import Deployed, Done, deploy, pids
+from deploy import Deployed, Done, deploy, pids, project
 from host import Host, each
 from invariants import intact
 from lab import Lab
@@ -132,13 +132,27 @@ def test_a_mirror_that_misbehaves(cluster: Deployed, writing: Writing, mirrors: 
     assert not [path for path in (cluster.lab.state / "cache").rglob("*") if version in path.name and path.is_dir()]
 
 
-def test_a_binary_that_does_not_run_on_the_node_replaces_none(cluster: Deployed, writing: Writing) -> None:
+# The preflight has passed before a step begins: what it would refuse happens behind it.
+MEANWHILE = """
+import subprocess
+from steps.api import hookimpl
+
+@hookimpl
+def etcd_before_step(step, cluster, nodes):
+    subprocess.run(%r, check=True)
+"""
+
+
+def test_a_binary_that_does_not_run_on_the_node_replaces_none(
+    cluster: Deployed, writing: Writing, tmp_path: Path
+) -> None:
     host = cluster.hosts[0]
     before = binaries(host)
-    host.sh("mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec /usr/local/bin")
+    noexec = "mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec /usr/local/bin"
+    folder = project(tmp_path, MEANWHILE % [*host.enter(), "sh", "-c", noexec])
     try:
         with intact(cluster, writing):
-            said = cluster.invoke("distribute", "--node", host.name, code=3).stderr
+            said = cluster.invoke("distribute", "--node", host.name, code=3, cwd=folder).stderr
     finally:
         host.sh("umount /usr/local/bin")
     assert f"{host.name}: distribute failed at: {BINARY}" in said

@@ -84,7 +84,7 @@ FAULTS: dict[str, tuple[tuple[str, str], dict[str, Any], str]] = {
     "sshd accepts, then hangs": (
         (f"kill -STOP {SSHD}", f"kill -CONT {SSHD}"),
         {"ssh": {"connect_timeout": 2}},
-        r"etcd-2: root@192\.168\.1\.221:22 did not answer within 2 s: it accepts connections and says nothing\nnext: is that port",
+        r"etcd-2: root@192\.168\.1\.221:22 did not answer within 2 s: it accepts connections and says nothing\nnext:",
     ),
     "a foreign process on a port": (
         (

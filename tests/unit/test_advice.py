@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from journal import entry
 from test_diagnosis import CLUSTER, NOW, TWO, down, found, members, names, state, well
 
+from steps.core.etcd import prepared
 from steps.core.etcd.ask import Member, Status, View
 from steps.core.etcd.diagnosis import Finding
 from steps.core.etcd.failures import FAILURES
@@ -179,7 +181,12 @@ def test_wal_mount_of_a_member_that_has_data_is_no_place_for_a_new_wal() -> None
     (finding,) = found(down(TWO, STOPPED, look={"wal": False, "facts": facts}))
     assert finding.failure == "wal-mountpoint"
     assert "set [paths]" not in said(finding) + "".join(finding.evidence)
-    (finding,) = found(down(TWO, STOPPED, look={**GONE, "facts": facts}), cluster_id="")
+    case = down(TWO, STOPPED, look={**GONE, "facts": facts})
+    assert case.look is not None
+    lacking = prepared.missing(CLUSTER, TWO, case.look)
+    entries = {path: Entry("dir" if path.startswith("/data") else "file", owner="root") for path in lacking}
+    prepared_look = replace(case.look, entries={**case.look.entries, **entries})
+    (finding,) = found(replace(case, look=prepared_look), cluster_id="")
     assert "set [paths] wal to a directory below it" in said(finding)
 
 

@@ -242,6 +242,14 @@ def test_diagnose_without_a_ca_here_checks_no_certificate() -> None:
     assert (finding.failure, finding.code) == ("no-ca", UNKNOWN)
 
 
+def test_diagnose_after_a_reset_names_the_command_that_deploys() -> None:
+    """The unit stays and the data was renamed: `invoke start` would be refused, and there is no quorum to lose."""
+    cases = [down(node, state("inactive/dead"), look={"member": False, "wal": False}) for node in CLUSTER.nodes]
+    findings = found(*cases, view=View(), cluster_id="")
+    assert names(findings) == {f"{node.name}: not-deployed" for node in CLUSTER.nodes}
+    assert Hints().shown(findings[0].mend) == "invoke all"
+
+
 def test_the_quorum_is_lost_only_where_nobody_serves() -> None:
     one, two, three = CLUSTER.nodes
     stopped = [down(node, state("inactive/dead")) for node in (one, two)]

@@ -13,7 +13,7 @@ import pytest
 
 from steps.core import files
 from steps.core.contracts import CARequest, LeafProfile
-from steps.core.errors import CertificateError, Pending, StepFailed
+from steps.core.errors import CertificateError, Pending, StepFailed, UsageError
 from steps.core.tls import pki, validate
 from steps.core.tls.store import Pair, Store
 from steps.shipped.builtin import Builtin
@@ -96,7 +96,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
 def test_no_name_leads_out_of_the_store(tmp_path: Path, name: str) -> None:
     kept, builtin = opened(tmp_path / "work")
     for call in (lambda: kept.pair(name), lambda: kept.issue(name, MEMBER, KEY, builtin.sign)):
-        with pytest.raises(StepFailed, match="cannot name a directory"):
+        with pytest.raises(UsageError, match="cannot name a directory"):
             call()
 
 

@@ -26,10 +26,14 @@ def refused(view: View) -> str:
     return ""
 
 
+class KeptOut(Refused):
+    """etcd's auth keeps back from the members' certificates what a restart needs to know."""
+
+
 def refuses(cluster: Cluster, node: Node, view: View) -> Refused | None:
     """Return the refusal of what needs to know the health, where auth keeps it back from `node`."""
     words = refused(view)
-    return Refused(f"{said(cluster, node)} ({words})", hint=way(cluster)) if words else None
+    return KeptOut(f"{said(cluster, node)} ({words})", hint=way(cluster)) if words else None
 
 
 def said(cluster: Cluster, node: Node) -> str:

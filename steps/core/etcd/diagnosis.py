@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from steps.core import ground, preflight
 from steps.core.digest import digest
-from steps.core.etcd import auth
+from steps.core.etcd import auth, prepared
 from steps.core.etcd.advice import ADVICE, Situation, elsewhere, member_of, unit_paths
 from steps.core.etcd.ask import View
 from steps.core.etcd.evidence import Evidence, NodeEvidence
@@ -136,7 +136,11 @@ def _findings(
 
 
 def _deployed(evidence: Evidence, case: NodeEvidence) -> bool:
-    return case.look is not None and unit_file(evidence.cluster, case.node) in case.look.entries
+    """Return whether the unit is there, and not left behind by a reset of the cluster."""
+    if case.look is None or unit_file(evidence.cluster, case.node) not in case.look.entries:
+        return False
+    starting = evidence.cluster_id or case.look.member or case.look.process is not None
+    return bool(starting) or not prepared.missing(evidence.cluster, case.node, case.look)
 
 
 def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -161,7 +165,7 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """Where the cluster was once healthy, what is empty is a wiped member, which `invoke all` refuses."""
     if not evidence.cluster_id and case.look is not None and not case.look.member and not _deployed(evidence, case):
-        yield Clue("not-deployed", f"there is no {unit_file(evidence.cluster, case.node)}")
+        yield Clue("not-deployed", f"missing: {', '.join(prepared.missing(evidence.cluster, case.node, case.look))}")
     known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
     if known and case.look is not None and case.look.member and not _deployed(evidence, case):
         yield Clue("no-unit", f"there is no {unit_file(evidence.cluster, case.node)}")

@@ -37,7 +37,7 @@ FAILURES: Mapping[str, Failure] = {
         aside=True,
         code=UNKNOWN,
     ),
-    "not-deployed": Failure("nothing is installed there", invoke("all")),
+    "not-deployed": Failure("it is not deployed, or it was reset", invoke("all")),
     "foreign-cluster": Failure("a healthy etcd serves here that this tool has not deployed", _LEAVE, code=DONE),
     "foreign-unhealthy": Failure(
         "an etcd serves here that this tool has not deployed, and it is not healthy",

@@ -102,6 +102,10 @@ def restart(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str]) -> 
     tried: set[str] = set()
     try:
         _roll(ctx, nodes, reasons, tried)
+    except auth.KeptOut as error:  # until somebody grants a role no member can be restarted
+        said = unit_changes.put_back(ctx, [node for node in nodes if node.name in reasons and node.name not in tried])
+        error.add("\n".join(f"  {line}" for line in said.splitlines()))
+        raise
     except (Refused, PluginError):  # before the next restart, not by one: the change has not failed
         raise
     except StepsError as error:

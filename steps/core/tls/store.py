@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from steps.core.contracts import LeafProfile
-from steps.core.errors import CertificateError, StepFailed
+from steps.core.errors import CertificateError, StepFailed, UsageError
 from steps.core.files import create, private_directory, replace, sync
 from steps.core.hints import invoke
 from steps.core.tls import pki, validate
@@ -55,7 +55,7 @@ class Store:
 
     def backend_dir(self, backend: str) -> Path:
         """The private directory of that backend, made where it is missing: `CARequest.dir`."""
-        path = self.work / "ca" / _plain(backend)
+        path = self.work / "ca" / plain(backend)
         for directory in (self.work, path.parent, path):
             private_directory(directory)
         return path
@@ -155,7 +155,7 @@ class Store:
         return "; ".join(problems) or None
 
     def _home(self, name: str) -> Path:
-        return self.work / "certs" / _plain(name)
+        return self.work / "certs" / plain(name)
 
     def _request(self, request: Path, profile: LeafProfile, key_spec: str) -> tuple[bytes, bytes]:
         """The key and request under way, if they are still what is asked for; else new ones."""
@@ -201,9 +201,10 @@ class Store:
         return directory
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return the name of a certificate or a backend as it is. Raise UsageError where it cannot name a directory."""
     if not _NAME.fullmatch(name):
-        raise StepFailed(
+        raise UsageError(
             f"{name!r} cannot name a directory: letters, digits and . _ @ : - only, a letter or digit first"
         )
     return name
