@@ -195,6 +195,25 @@ def test_the_process_runs_what_was_replaced(cluster: Cluster, living: subprocess
     assert "living" not in look.facts, "sleep has no version"
 
 
+@pytest.mark.parametrize(
+    ("comm", "state", "seen"),
+    [("(etcd)", "activating", False), ("etcd", "activating", True), ("(etcd)", "active", True)],
+)
+def test_process_that_has_not_become_etcd_yet_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comm: str, state: str, *, seen: bool
+) -> None:
+    """Between its fork and its exec systemd's child would be taken for somebody else's etcd, run by root."""
+    binary, systemctl = tmp_path / comm, tmp_path / "systemctl"
+    shutil.copy(shutil.which("sleep") or "", binary)
+    with subprocess.Popen([binary, "600"]) as process:
+        systemctl.write_text(f"#!/bin/sh\nprintf 'ActiveState={state}\\nMainPID={process.pid}\\n'\n")
+        systemctl.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        found = looked(on_hosts()).process
+        process.kill()
+    assert (found.pid if found else None) == (process.pid if seen else None)
+
+
 @pytest.mark.parametrize("content", ["", "\n", "0\n", "-1\n", "1\n", "99999999\n", "self\n", "x y z\n", "../1\n"])
 def test_a_pid_file_that_names_no_etcd_of_ours_is_nobody(cluster: Cluster, content: str) -> None:
     file = Path(cluster.nodes[0].paths.unit) / "etcd.pid"

@@ -139,6 +139,9 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
             '  case $w in ETCD_*=*) e="$e ${w%%=*}";; esac; done; echo "given=${e# }"',
             f"u=$(systemctl show etcd.service --property={UNIT_PROPERTIES}); printf 'unit %s\\n%s\\n' ${{#u}} \"$u\"",
             "p=${u#*MainPID=}; p=${p%%[!0-9]*}",
+            # Until systemd's child has become etcd it is called "(etcd)", and has systemd's user and words.
+            "case $u in *ActiveState=activating*) n=; read -r n 2>/dev/null </proc/$p/comm",
+            '  case $n in "("*) p=0;; esac;; esac',
             # systemd tells of drop-ins only once there is a unit, and only of those that it has read.
             f'd=; for f in {DROP_INS}; do [ -e "$f" ] && d="$d $f"; done; echo "dropins=${{d# }}"',
         ]
