@@ -165,7 +165,9 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """Where the cluster was once healthy, what is empty is a wiped member, which `invoke all` refuses."""
     if not evidence.cluster_id and case.look is not None and not case.look.member and not _deployed(evidence, case):
-        yield Clue("not-deployed", f"missing: {', '.join(prepared.missing(evidence.cluster, case.node, case.look))}")
+        unit = unit_file(evidence.cluster, case.node)
+        lacks = [unit] if unit not in case.look.entries else prepared.missing(evidence.cluster, case.node, case.look)
+        yield Clue("not-deployed", f"there is no {', '.join(lacks)}")
     known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
     if known and case.look is not None and case.look.member and not _deployed(evidence, case):
         yield Clue("no-unit", f"there is no {unit_file(evidence.cluster, case.node)}")
