@@ -95,11 +95,12 @@ def follow(cluster: Deployed, host: Host, shown: str) -> None:
     """Does what the refused run named, for the member of `host`."""
     lines = [line.strip() for line in shown.splitlines() if line.startswith("      ")]
     for line in lines:
-        words = line.replace("etcd-1", host.name).split()
+        line = line.replace("etcd-1", host.name)  # noqa: PLW2901  as printed, for this member
+        words = line.split()
         if line.startswith("on its host: "):
             host.sh(line.removeprefix("on its host: "))
-        elif words[0] == "etcdctl":
-            cluster.etcdctl(*words[1:])
+        elif words[0] == ".":  # environment.sh, then etcdctl: pasted into bash as it stands
+            cluster.lab.output(["bash", "-euc", line])
         elif words[0] == "invoke":
             cluster.invoke(*words[1:])
 
