@@ -138,17 +138,20 @@ def test_run_as_changes_by_the_way_that_is_named(cluster: Deployed, writing: Wri
 def test_an_address_changes_by_the_way_that_is_named(cluster: Deployed, lab: Lab, writing: Writing) -> None:
     host = cluster.hosts[1]
     device, before = host.sh("ip -o route get 192.168.1.1").split("dev ")[1].split()[0], host.ip
-    for ip in ("192.168.1.241", host.ip):
-        host.sh(f"ip address del {before}/24 dev {device}; ip address add {ip}/24 dev {device}")
-        before = ip
-        cluster.edit(nodes=tables(lab, etcd_2={"ip": ip, "ssh": {"host": ip}}))
-        shown = cluster.invoke("plan", code=3).stderr
-        with writing(**cluster.operator) as written:
-            follow(cluster, host, shown)
-            cluster.invoke("all")
-        nothing_lost(written)
-        assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
-        assert f"https://{ip}:2380" in cluster.etcdctl("member", "list")
+    try:
+        for ip in ("192.168.1.241", host.ip):
+            host.sh(f"ip address del {before}/24 dev {device}; ip address add {ip}/24 dev {device}")
+            before = ip
+            cluster.edit(nodes=tables(lab, etcd_2={"ip": ip, "ssh": {"host": ip}}))
+            shown = cluster.invoke("plan", code=3).stderr
+            with writing(**cluster.operator) as written:
+                follow(cluster, host, shown)
+                cluster.invoke("all")
+            nothing_lost(written)
+            assert cluster.invoke("plan").stdout.rstrip().endswith("nothing to do")
+            assert f"https://{ip}:2380" in cluster.etcdctl("member", "list")
+    finally:  # other tests have the same hosts
+        host.sh(f"ip address replace {host.ip}/24 dev {device}")
 
 
 def urls(cluster: Deployed, *ports: int) -> str:

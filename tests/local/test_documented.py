@@ -1,4 +1,7 @@
-"""docs/operations.md, typed: every command in it runs, in its order, on a cluster of this machine."""
+"""docs/operations.md, typed: every block ```sh of it runs, in its order, on a cluster of this machine.
+
+What is for a host, or has a placeholder in it, stands in a block without `sh`: the host tests do it.
+"""
 
 from __future__ import annotations
 
