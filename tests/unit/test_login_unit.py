@@ -220,12 +220,22 @@ def test_without_a_usable_key_the_reason_is_said(
     for name, passphrase in keys:
         made(home, name, passphrase)
     (home / "text").write_text("no key\n")
+    (home / "text").chmod(0o600)
     if (home / "id.pub").exists():
         (home / "id.pub").rename(home / "gone.pub")
     said = refused(attempt([home / name for name in named]), Server(b""))
     assert message in said
     assert f"next: {hint}" in said or hint in said.partition("next: ")[2]
     assert "did not answer" not in said
+
+
+def test_a_usual_key_that_others_can_read_is_not_used(home: Path) -> None:
+    """As for OpenSSH: what others can read is no secret."""
+    accepted = made(home / ".ssh", "id_rsa")
+    (home / ".ssh" / "id_rsa").chmod(0o644)
+    said = refused(attempt(), Server(accepted))
+    assert f"{home}/.ssh/id_rsa can be read by others (mode 0644)" in said
+    assert f"next: chmod 600 {home}/.ssh/id_rsa" in said
 
 
 def test_an_expired_certificate_is_named(home: Path) -> None:

@@ -176,6 +176,11 @@ class Attempt:
             self.unusable.append((reason, _add(path.with_suffix(""))))
             return None
         path = path.with_suffix("") if path.suffix == ".pub" else path
+        if path.is_file() and (mode := path.stat().st_mode & 0o777) & 0o077:  # as for OpenSSH
+            self.unusable.append(
+                (f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {shlex.quote(str(path))}")
+            )
+            return None
         try:
             return f"{path}{_expired(Path(f'{path}{_CERT}'))}", paramiko.PKey.from_path(path)
         except FileNotFoundError:
