@@ -141,6 +141,7 @@ def test_a_plugin_that_raises_in_the_middle(cluster: Deployed, writing: Writing,
         assert "its disks are being backed up" in said
         now = dict(zip([host.name for host in cluster.hosts], zip(old, pids(cluster.hosts), strict=True), strict=True))
         assert {name for name, (was, is_) in now.items() if was != is_} == {first.name}, now
-        assert last.name not in said
+        waiting = ", ".join(sorted((second.name, last.name)))
+        assert f"{waiting}: the former unit is back: a reboot starts what runs" in said
         cluster.config.write_text(config)
         cluster.invoke("all")
