@@ -261,7 +261,8 @@ def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
     others = [cluster.client_url(node) for node in ctx.serving.nodes if node.name not in names]
     members = parse(ctx.sh(empty[0], members_script(cluster, empty[0], others)).out).members
     published = {member.name for member in members or () if member.client_urls}
-    lost = [node.name for node in empty if node.name in published]
+    # systemd may have started it since the look: then its data is there now.
+    lost = [node.name for node in empty if node.name in published and vanished(node, ctx.look_at(node))]
     if lost:
         raise Refused(f"{', '.join(lost)}: {VANISHED}", hint=REPLACE)
 
