@@ -23,12 +23,13 @@ MOVED = {"paths": {"data": "/srv/etcd/data", "wal": "/srv/etcd/wal"}}
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """Three members and a fourth host without one. Tests leave it healthy, and nothing to do for `all`."""
     lab.ensure(4)
     made = deploy(lab, tmp_path_factory.mktemp("living"), "", nodes=tables(lab))
     made.invoke("all")
-    return made
+    yield made
+    del lab.hosts[3:]  # a configuration of all hosts has three, whatever ran before
 
 
 def tables(lab: Lab, count: int = 3, **changes: Mapping[str, Any]) -> list[dict[str, Any]]:
