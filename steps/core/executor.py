@@ -168,20 +168,21 @@ def _quiet_after(command: Command) -> Iterator[None]:
 def _signals() -> Iterator[Event]:
     """SIGTERM and a lost terminal end a run as Ctrl-C does.
 
-    Python drops what is raised while a C library calls back: yields what is set then, for those who begin something.
+    Yields what is set by the first of them, for those who begin something: what a handler raises may come while another
+    one is handled, or while a pool of threads is closed, and Python drops it while a C library calls back.
     """
     told, before_hook = Event(), sys.unraisablehook
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        told.set()
         raise KeyboardInterrupt
 
     def dropped(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            told.set()
-        else:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             before_hook(unraisable)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     sys.unraisablehook = dropped
     try:
         yield told

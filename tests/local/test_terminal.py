@@ -101,13 +101,17 @@ def on_terminal(
         argv, cwd=clone, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     raw, end = b"", time.monotonic() + 60
-    while process.poll() is None or select.select([ours], [], [], 0.05)[0]:
-        assert time.monotonic() < end, raw.decode()
-        if select.select([ours], [], [], 0.05)[0]:
-            raw += os.read(ours, 1 << 16)
-        if act is not None and HIDE in raw and (clone / "busy").exists():
-            act(process, ours)
-            act = None
+    try:
+        while process.poll() is None or select.select([ours], [], [], 0.05)[0]:
+            assert time.monotonic() < end, raw.decode()
+            if select.select([ours], [], [], 0.05)[0]:
+                raw += os.read(ours, 1 << 16)
+            if act is not None and HIDE in raw and (clone / "busy").exists():
+                act(process, ours)
+                act = None
+    finally:
+        process.kill()
+        process.wait()
     unchanged = termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)

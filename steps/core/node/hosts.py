@@ -49,7 +49,7 @@ class Hosts:
         new_key: Callable[[str], None] = lambda _said: None,
         paused: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`told`: set where the command was told to end, and nobody heard it.
+        """`told`: set once the command is told to end (see `interrupted`).
 
         `keep_keys`: host keys that are met for the first time are written; `new_key` hears of each. `paused` stops what
         is drawn on the terminal while a second factor is typed.
@@ -60,15 +60,19 @@ class Hosts:
         self._sessions: dict[str, Session] = {}
         self._ssh: Ssh | None = None
         self._asking = threading.Lock()
-        self.interrupted = False
         self._me = f"{whoami()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
         self._work = _work_directory(cluster.work / LOCK)
         if cluster.hosts.transport == "ssh":
             from steps.core.node.prompt import Prompter
             from steps.core.node.ssh import Ssh
 
-            prompter = Prompter(paused=paused, ended=lambda: self.interrupted or self._told.is_set())
+            prompter = Prompter(paused=paused, ended=self._told.is_set)
             self._ssh = Ssh(cluster, keep=keep_keys, new_key=new_key, prompter=prompter, sudo_password=sudo_password)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the command was told to end: what has begun on a node is finished, nothing else is started."""
+        return self._told.is_set()
 
     def open(self, node: Node) -> None:
         """Connects to the node and starts its shell, where that is not done yet. Raises Refused."""
@@ -108,7 +112,7 @@ class Hosts:
             try:
                 wait(futures.values())
             except KeyboardInterrupt:
-                self.interrupted = True
+                self._told.set()
                 raise
         failures = [error for future in futures.values() if (error := future.exception()) is not None]
         if failures:
@@ -160,7 +164,7 @@ class Hosts:
             self._ssh.close()
 
     def _unless_interrupted(self, work: Callable[[Node], T], node: Node) -> T:
-        if self.interrupted or self._told.is_set():
+        if self.interrupted:
             raise KeyboardInterrupt(ENDED)
         return work(node)
 
