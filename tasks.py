@@ -10,8 +10,6 @@ sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 # A run on three hosts makes some 80,000.
 gc.set_threshold(100_000)
 
-from steps import PIPELINE  # noqa: E402  see above
-from steps.core.namespace import namespace  # noqa: E402
-from steps.ops import OPERATIONS  # noqa: E402
+from steps.program import tasks  # noqa: E402  see above
 
-ns = namespace(Path(__file__).resolve().parent, PIPELINE, OPERATIONS)
+ns = tasks(Path(__file__).resolve().parent)

@@ -16,8 +16,8 @@ from host import Host, each
 from lab import Lab
 from rootfs import locked
 
+from steps.builtin.debian import unpacked
 from steps.core.release.binaries import own_arch
-from steps.shipped.debian import unpacked
 
 UNIT = "etc/systemd/system/etcd.service"
 CERT = "etc/etcd/cert"

@@ -61,8 +61,10 @@ class Book:
 
 def watch(book: Book) -> Callable[[], float]:
     """Returns what tells when the last connection was open."""
-    from steps.core import command, engine, preflight
-    from steps.core.node import hosts
+    from steps.core.checks import preflight
+    from steps.core.cli import invocation as command
+    from steps.core.pipeline import engine
+    from steps.core.transport import pool as hosts
 
     opened = [0.0]
     opening = hosts.Hosts._open  # noqa: SLF001 - a profile looks inside
@@ -96,7 +98,8 @@ def watch(book: Book) -> Callable[[], float]:
 @functools.cache
 def inside(book: Book) -> None:
     """The two steps that wait for etcd; imported no earlier than they import it themselves."""
-    from steps.core.etcd import gate, health, rolling
+    from steps.core.health import gate, health
+    from steps.core.procedures import rolling_restart as rolling
 
     book.wrap(gate, "_states", "start: until every member is ready")
     book.wrap(gate, "ask", "start: the gate's etcdctl")
@@ -110,7 +113,7 @@ def main() -> None:
     sys.argv = ["invoke", *sys.argv[2:]]
     from invoke.main import program
 
-    from steps.core.engine import Engine
+    from steps.core.pipeline.engine import Engine
 
     opened = watch(book)
     look, at = Engine.look, [0.0]

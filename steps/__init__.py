@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from steps.ca import CA
 from steps.certs import Certs
-from steps.core.step import Step
+from steps.core.pipeline.step import Step
 from steps.distribute import Distribute
 from steps.download import Download
 from steps.env import Env

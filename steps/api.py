@@ -9,8 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from steps.core.contracts import NO_HOST, CARequest, CertBackend, Check, LeafProfile, Release, ReleaseSource
-from steps.core.errors import (
+from steps.core.base.errors import (
     CertificateError,
     Pending,
     PluginError,
@@ -20,17 +19,20 @@ from steps.core.errors import (
     StepsError,
     Unhealthy,
 )
-from steps.core.files import private_directory, replace
-from steps.core.hints import invoke
-from steps.core.hooks import hookimpl
-from steps.core.model import Cluster, Node
-from steps.core.resources import Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
-from steps.core.step import Step
+from steps.core.base.files import private_directory, replace
+from steps.core.base.hints import invoke
+from steps.core.config.model import Cluster, Node
+from steps.core.context.context import Check
+from steps.core.extensions.hookspecs import hookimpl
+from steps.core.node.resources import Block, Command, Directory, File, Promise, Resource, Service, Symlink, User
+from steps.core.pipeline.step import Step
+from steps.core.release.contracts import Release, ReleaseSource
+from steps.core.tls.contracts import NO_HOST, CARequest, CertBackend, LeafProfile
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.node.look import Look
-    from steps.core.node.session import Result
+    from steps.builtin.debian import unpacked
+    from steps.core.context.context import Context
+    from steps.core.node.facts import Look
     from steps.core.release import tarball
     from steps.core.release.binaries import own_arch, run
     from steps.core.release.releases import TarballRelease
@@ -38,19 +40,19 @@ if TYPE_CHECKING:
     from steps.core.tls import pki
     from steps.core.tls.authority import shared_ca
     from steps.core.tls.store import Store
-    from steps.shipped.debian import unpacked
+    from steps.core.transport.shell_session import Result
 
 _LATER = {
-    "Context": "steps.core.context",
-    "Look": "steps.core.node.look",
-    "Result": "steps.core.node.session",
+    "Context": "steps.core.context.context",
+    "Look": "steps.core.node.facts",
+    "Result": "steps.core.transport.shell_session",
     "Store": "steps.core.tls.store",
     "TarballRelease": "steps.core.release.releases",
     "download": "steps.core.release.web",
     "own_arch": "steps.core.release.binaries",
     "run": "steps.core.release.binaries",
     "shared_ca": "steps.core.tls.authority",
-    "unpacked": "steps.shipped.debian",
+    "unpacked": "steps.builtin.debian",
 }
 _MODULES = {"pki": "steps.core.tls.pki", "tarball": "steps.core.release.tarball"}
 

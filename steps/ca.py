@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from steps.core.node import ca_key
-from steps.core.node.places import ca_key_files, cert_directory
-from steps.core.resources import File, Promise, Resource
-from steps.core.step import Step
+from steps.core.node.paths import ca_key_files, cert_directory
+from steps.core.node.resources import File, Promise, Resource
+from steps.core.pipeline.step import Step
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
 
 
 class CA(Step):

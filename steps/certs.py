@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from steps.core.contracts import LeafProfile
-from steps.core.errors import NodeFailed, Pending, Refused
-from steps.core.etcd.gate import ask, problems
-from steps.core.hints import again, invoke
-from steps.core.node.hosts import collected
-from steps.core.node.places import cert_directory
-from steps.core.resources import Directory, File, Promise, Resource, Symlink
-from steps.core.step import Step
+from steps.core.base.errors import NodeFailed, Pending, Refused
+from steps.core.base.hints import again, invoke
+from steps.core.health.gate import ask, problems
+from steps.core.node.paths import cert_directory
+from steps.core.node.resources import Directory, File, Promise, Resource, Symlink
+from steps.core.pipeline.step import Step
 from steps.core.tls import profiles
+from steps.core.tls.contracts import LeafProfile
+from steps.core.transport.pool import collected
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
 
 BACKDATE = 300  # seconds: what the signer that backdates the least does (cfssl); the built-in one takes 1800
 
@@ -71,7 +71,7 @@ class Certs(Step):
 
         Also on the member that got its own in a run before, which may have ended for that very reason.
         """
-        from steps.core.tls.check import check
+        from steps.core.health.tls_probe import check
 
         living = [node for node in cluster.nodes if node.name in ctx.looks and ctx.look(node).process is not None]
         for node in living:
@@ -83,7 +83,7 @@ class Certs(Step):
     def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """Both ports show the new certificate (etcd reads the pair at each handshake); the gate is open if it was."""
         del cluster
-        from steps.core.tls.check import check
+        from steps.core.health.tls_probe import check
 
         for node in nodes:
             if ctx.look(node).process is None:

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from steps.core.etcd import upgrade
-from steps.core.hints import invoke
+from steps.core.base.hints import invoke
+from steps.core.node.resources import Content, File, Promise, Resource
+from steps.core.pipeline.step import Step
+from steps.core.procedures import upgrade
 from steps.core.release.binaries import BINARIES, REQUIRED
-from steps.core.resources import Content, File, Promise, Resource
-from steps.core.step import Step
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
-    from steps.core.node.look import Look
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
+    from steps.core.node.facts import Look
     from steps.core.release.releases import Staged
 
 

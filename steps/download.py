@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from steps.core.pipeline.step import Step
 from steps.core.release.binaries import own_arch
-from steps.core.step import Step
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
 
 
 class Download(Step):

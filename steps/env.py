@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from steps.core.etcd.ask import CLIENT_NAME
-from steps.core.node.places import hosts_block
-from steps.core.resources import Resource, User
-from steps.core.step import Step
+from steps.core.node.paths import hosts_block
+from steps.core.node.resources import Resource, User
+from steps.core.pipeline.step import Step
+from steps.core.tls.profiles import CLIENT_NAME
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
 
 
 class Env(Step):

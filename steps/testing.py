@@ -24,16 +24,16 @@ from typing import Any, TypeVar
 
 import pytest
 
+from steps.core.base.errors import CertificateError, ConfigError, StepsError
+from steps.core.base.files import private_directory
 from steps.core.config import load as config
-from steps.core.contracts import NO_HOST, CARequest, CertBackend, LeafProfile
-from steps.core.errors import CertificateError, ConfigError, StepsError
-from steps.core.files import private_directory
-from steps.core.model import Cluster
-from steps.core.plugin_files import load_file as load_plugin
-from steps.core.plugins import Plugins
-from steps.core.resources import Resource
-from steps.core.step import Step
+from steps.core.config.model import Cluster
+from steps.core.extensions.loader import load_file as load_plugin
+from steps.core.extensions.manager import Plugins
+from steps.core.node.resources import Resource
+from steps.core.pipeline.step import Step
 from steps.core.tls import pki, validate
+from steps.core.tls.contracts import NO_HOST, CARequest, CertBackend, LeafProfile
 
 T = TypeVar("T")
 KEY = "ecdsa:p256"

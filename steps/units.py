@@ -6,22 +6,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from steps.core.etcd import flags, rolling, unit_text
+from steps.core.base.shell import quoted
+from steps.core.etcd import flags, unit_text
+from steps.core.etcd.identity import was_healthy
 from steps.core.node.guard import PLAIN
-from steps.core.node.look_script import quoted
-from steps.core.node.places import data_directories, unit_file, wal_parent
+from steps.core.node.paths import data_directories, unit_file, wal_parent
 from steps.core.node.render import compiled, render
+from steps.core.node.resources import File, Resource
 from steps.core.node.service import reload_script
-from steps.core.resources import File, Resource
-from steps.core.step import Step
+from steps.core.pipeline.step import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
-    from steps.core.node.look import Look
-    from steps.core.plugins import Plugins
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context, Extensions
+    from steps.core.node.facts import Look
 
 
 TEMPLATES = {"systemd": "etcd.service.j2", "process": "etcd.sh.j2"}
@@ -33,7 +33,7 @@ class Units(Step):
     name = "units"
 
     def __init__(self) -> None:
-        self._plugins: Plugins | None = None
+        self._plugins: Extensions | None = None
 
     def ahead(self, cluster: Cluster, ctx: Context) -> None:
         """The template is compiled."""
@@ -61,7 +61,7 @@ def _content(cluster: Cluster, node: Node, argv: Sequence[str], directories: Seq
         values |= {"systemd": int(look.facts.get("systemd", "0")), "writable": (node.paths.data, wal_parent(node))}
     text = render(TEMPLATES[cluster.hosts.service], directories, **values)
     text = unit_text.with_digest(text) if cluster.systemd else text
-    return unit_text.guarded(cluster, node, text) if rolling.was_healthy(cluster, node, look) else text
+    return unit_text.guarded(cluster, node, text) if was_healthy(cluster, node, look) else text
 
 
 def lint(argv: Sequence[str]) -> str:

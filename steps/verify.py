@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from steps.core.errors import NodeFailed, Refused, StepsError, Unknown
-from steps.core.hints import etcdctl, invoke
-from steps.core.step import Step
+from steps.core.base.errors import NodeFailed, Refused, StepsError, Unknown
+from steps.core.base.hints import etcdctl, invoke
+from steps.core.pipeline.step import Step
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.etcd.verdict import Health
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
+    from steps.core.health.verdict import Health
 
 
 class Verify(Step):
@@ -24,12 +24,12 @@ class Verify(Step):
     def ahead(self, cluster: Cluster, ctx: Context) -> None:
         """What verifies is loaded."""
         del cluster, ctx
-        import steps.core.etcd.health
-        import steps.core.tls.check  # noqa: F401 - for later
+        import steps.core.health.health
+        import steps.core.health.tls_probe  # noqa: F401 - for later
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.etcd.health import gather, glance, releases
-        from steps.core.etcd.verdict import HEAD
+        from steps.core.health.health import gather, glance, releases
+        from steps.core.health.verdict import HEAD
 
         if ctx.dry and ctx.differences:
             for warning in releases(cluster):
@@ -38,7 +38,7 @@ class Verify(Step):
             return
         health = glance(ctx, nodes) if ctx.dry else gather(ctx, nodes, thorough=True)
         if cluster.tls.enabled:
-            from steps.core.tls.check import passing_for_peers
+            from steps.core.health.tls_probe import passing_for_peers
 
             health.warnings += passing_for_peers(ctx.store)
         _extra(cluster, nodes, ctx, health)

@@ -6,15 +6,15 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.errors import CertificateError, Refused, UsageError
-from steps.core.files import private_directory, replace
-from steps.core.hints import invoke
-from steps.core.house import task
-from steps.core.worktree import tracking_root
+from steps.core.base.errors import CertificateError, Refused, UsageError
+from steps.core.base.files import private_directory, replace
+from steps.core.base.hints import invoke
+from steps.core.base.worktree import tracking_root
+from steps.core.cli.options import task
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster
+    from steps.core.config.model import Cluster
+    from steps.core.context.context import Context
 
 
 @task(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.core.hints import invoke
-from steps.core.house import task
+from steps.core.base.hints import invoke
+from steps.core.cli.options import task
 
 
 @task()

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from steps.core import preflight
-from steps.core.errors import DONE, UNHEALTHY, StepsError, Unhealthy, Unknown
-from steps.core.etcd import instances
-from steps.core.etcd.ask import View, ask_script, hashes_script, parse
-from steps.core.etcd.evidence import Evidence, NodeEvidence
-from steps.core.etcd.gate import ask
-from steps.core.etcd.logs import last_start, read
-from steps.core.etcd.rolling import holders_script, known_id
-from steps.core.hints import again
-from steps.core.house import task
+from steps.core.base.errors import DONE, UNHEALTHY, Unhealthy, Unknown
+from steps.core.base.hints import again
+from steps.core.cli.options import task
+from steps.core.doctor.collect import (
+    gather,
+)
 from steps.core.node import ca_key
-from steps.core.node.look_script import quoted
-from steps.core.node.places import wal_parent
-from steps.core.node.service import State, log_script, not_root, parse_state, state_script
-from steps.core.resources import File, Promise, User
-
-LOG_LINES = 120  # enough for two starts that failed
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.etcd.diagnosis import Finding
-    from steps.core.etcd.instances import Instance
-    from steps.core.model import Cluster, Node
-    from steps.core.node.look import Look
+    from steps.core.doctor.rules import Finding
 
 
 @task()
 def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """What is wrong, how that is known, and the command that fixes it; reads only; exit 5: unhealthy, 6: unknown"""
     del node, json
-    from steps.core.etcd.diagnosis import diagnose
+    from steps.core.doctor.rules import diagnose
 
     command = c.command
     evidence = gather(command.ctx, command.nodes)
@@ -64,162 +48,3 @@ def shown(finding: Finding) -> str:
     lines = [f"{finding.node or 'the cluster'}: {finding.what}  [{finding.failure}]"]
     lines += [f"    known by: {seen}" for seen in finding.evidence]
     return "\n".join([*lines, f"    mended by: {finding.mend}"])
-
-
-def gather(ctx: Context, nodes: Sequence[Node]) -> Evidence:
-    """Two scripts and the handshakes on every node, in parallel, and one more script where the cluster is asked.
-
-    A node that cannot be reached is evidence, too.
-    """
-    cases = ctx.each(nodes, lambda node: _case(ctx, node))
-    serving = any(case.serves(ctx.cluster) for case in cases.values())
-    cases = ctx.each(nodes, lambda node: _shaken(ctx, cases[node.name], serving=serving))
-    return Evidence(
-        ctx.serving,
-        tuple(cases[node.name] for node in nodes),
-        _spoken(ctx, cases),
-        datetime.now(timezone.utc),
-        cluster_id=known_id(ctx.cluster),
-        ca=ctx.store.ca(),
-    )
-
-
-def _case(ctx: Context, node: Node) -> NodeEvidence:
-    cert = node.paths.cert
-    pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
-    try:
-        look = ctx.look_at(node, [*pair, User(ctx.cluster.hosts.run_as)])
-        if ctx.cluster.systemd and look.facts.get("uid", "0") != "0":
-            raise not_root(node, look.facts["uid"])
-        if instances.ours(ctx.cluster, node, look):  # asked where it listens now, and etcd.toml may say otherwise
-            ctx.looks[node.name] = look
-            node = ctx.serving.node(node.name)
-        parts = _parts(ctx.sh(node, script(ctx.cluster, node), deadline=120).out)
-        found = tuple(instances.parse(parts["instances"]))
-        foreign = _asked(ctx, node, instances.foreign(ctx.cluster, node, look, found))
-        ports = () if foreign else tuple(preflight.ports(ctx, node, look))
-    except StepsError as error:
-        return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
-    state = parse_state(parts["state"])
-    own = {look.pid, state.pid}
-    return NodeEvidence(
-        node,
-        look=look,
-        state=state,
-        log=last_start(read(parts["log"]), restarting=_restarting(look, state)),
-        view=parse(parts["etcd"]),
-        ports=ports,
-        others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
-        instances=found,
-        foreign=foreign,
-        owners=dict(_owners(ctx.cluster, parts["owners"])),
-    )
-
-
-def _asked(ctx: Context, node: Node, instance: Instance | None) -> tuple[Instance, View] | None:
-    """What an etcd that is not this tool's says of itself."""
-    if instance is None:
-        return None
-    return instance, parse(ctx.sh(node, instances.ask_script(instance)).out)
-
-
-def owners_script(node: Node) -> str:
-    """Print `user:group path` of what a member must be able to write; its user alone makes and needs it."""
-    data, wal = quoted([node.paths.data]), quoted([node.paths.wal])
-    inside = f"{data}/member {data}/member/* {data}/member/snap/* {wal}/*"
-    return f"stat -c '%U:%G %n' -- {quoted([wal_parent(node)])} {data} {wal} {inside} 2>/dev/null\n"
-
-
-def _owners(cluster: Cluster, output: str) -> Iterator[tuple[str, str]]:
-    """What belongs to another user; a group of another name is harmless."""
-    for line in output.splitlines() if cluster.systemd and cluster.hosts.run_as != "root" else ():
-        owner, _, path = line.partition(" ")
-        if path.startswith("/") and owner.partition(":")[0] != cluster.hosts.run_as:
-            yield path, owner
-
-
-def _restarting(look: Look, state: State) -> bool:
-    """Whether systemd tries again and again; between the look and `state` it may have begun the next try."""
-    waits = "auto-restart" in (look.unit.get("SubState"), state.active.rpartition("/")[2])
-    return waits or (look.unit.get("SubState") == "start" and look.unit.get("NRestarts", "0") != "0")
-
-
-def script(cluster: Cluster, node: Node) -> str:
-    """Everything besides the look. Each part is framed, for what etcd and its log say could look like another one's."""
-    # etcdctl takes long to find out that nobody listens: a member that is not ready does not.
-    ready = '[ "${s%%[!a-z-]*}" = running ] || exit 0\n' if cluster.systemd else '[ "$p" != 0 ] || exit 0\n'
-    running = state_script(cluster, node) + ready
-    parts = {
-        "state": state_script(cluster, node),
-        "log": log_script(cluster, node, LOG_LINES),
-        "etcd": running + ask_script(cluster, node, [cluster.client_url(node)], members=False),
-        "others": holders_script(node),
-        "instances": instances.script(),
-        "owners": owners_script(node),
-    }
-    return "".join(_FRAME.format(script=text, name=name) for name, text in parts.items()) + "true\n"
-
-
-_FRAME = """\
-o=$( ( {script} ) 2>&1; echo .); o=${{o%.}}
-printf 'part %s %s\\n%s' {name} "${{#o}}" "$o"
-"""
-
-
-def _parts(output: str) -> dict[str, str]:
-    rest, parts = output.encode("utf-8", "surrogateescape"), dict[str, str]()
-    while rest:
-        line, _, rest = rest.partition(b"\n")
-        _, name, size = line.split()
-        parts[name.decode()] = rest[: int(size)].decode("utf-8", "replace")
-        rest = rest[int(size) :]
-    return parts
-
-
-def _shaken(ctx: Context, case: NodeEvidence, *, serving: bool) -> NodeEvidence:
-    """With the pair that was issued for the node, and with what is wrong with the handshakes.
-
-    `serving`: somebody serves. Then a member that does not is told of without its handshakes, each of which may hang.
-    """
-    if not ctx.cluster.tls.enabled or case.look is None or case.foreign is not None:
-        return case
-    from steps.core.tls import profiles
-    from steps.core.tls.check import check
-
-    asked = case.serves(ctx.cluster) or (case.state.pid and not serving)
-    try:
-        pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, case.node))
-        problems = check(ctx, case.node).problems if asked and pair is not None else ()
-    except StepsError as error:
-        return replace(case, tls=(": ".join(filter(None, (error.message, error.hint))),))
-    return replace(case, tls=tuple(problems), issued=(pair.cert, pair.key) if pair is not None else None)
-
-
-def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> View:
-    """The members' hashes at one revision. A difference counts only if it lasts: a compaction may be under way."""
-    own = ctx.cluster.client_url(asker)
-    seen = {url: status for case in cases.values() for url, status in case.view.statuses.items()}
-    if own not in seen:
-        return View()  # where auth is on, a member may commit and yet say nothing of itself
-    same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
-    urls = [url for node in ctx.serving.nodes if (url := ctx.cluster.client_url(node)) in same]
-    revision = min(seen[url].revision for url in urls)
-    for pause in ("", "sleep 2\n"):
-        view = parse(ctx.sh(asker, pause + hashes_script(ctx.cluster, asker, urls, revision)).out)
-        if len(set(view.hashes.values())) <= 1:
-            return View(errors=view.errors)
-    return view
-
-
-def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
-    """Member list, alarms and differing hashes through a member that serves: without a quorum nobody tells them."""
-    for case in cases.values():
-        if case.serves(ctx.cluster):
-            try:
-                others = [each.node for each in cases.values() if each.unreachable]  # their members may answer this one
-                view = ask(ctx, case.node, [ctx.cluster.client_url(node) for node in (case.node, *others)])
-                hashes = _hashes(ctx, case.node, cases)
-                return replace(view, hashes=hashes.hashes, errors={**hashes.errors, **view.errors})
-            except StepsError:  # it served a moment ago: another one may tell
-                continue
-    return View()

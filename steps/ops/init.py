@@ -8,9 +8,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from steps.core.errors import Refused, StepsError, UsageError
-from steps.core.hints import invoke
-from steps.core.house import task
+from steps.core.base.errors import Refused, StepsError, UsageError
+from steps.core.base.hints import invoke
+from steps.core.cli.options import task
 
 ASKING = 10  # seconds for the mirror's list of digests
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from steps.core.errors import UsageError
-from steps.core.hints import invoke
-from steps.core.house import task
+from steps.core.base.errors import UsageError
+from steps.core.base.hints import invoke
+from steps.core.cli.options import task
 
 HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
 
@@ -17,7 +17,7 @@ HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
 def log(c: Any, count: int = 10, run: str = "", json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """The last runs that could change something: who, when, what, how it ended"""
     del json
-    from steps.core.runlog import runs
+    from steps.core.cli.audit_log import runs
 
     report, folder = c.command.report, c.command.cluster.work / "log"
     if count < 1:

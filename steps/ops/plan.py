@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.core.house import task
+from steps.core.cli.options import task
 
 
 @task(steps=("*",))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.core.errors import StepsError, UsageError
-from steps.core.hints import invoke
-from steps.core.house import task
+from steps.core.base.errors import StepsError, UsageError
+from steps.core.base.hints import invoke
+from steps.core.cli.options import task
 
 if TYPE_CHECKING:
-    from steps.core.command import Command
-    from steps.core.model import Cluster
+    from steps.core.cli.invocation import Command
+    from steps.core.config.model import Cluster
 
 OFFERS = {"backends": "etcd_cert_backend", "sources": "etcd_release_source"}
 
@@ -66,7 +66,7 @@ def listing(command: Command, cluster: Cluster | None) -> dict[str, Any]:
 @task(kind="step or backend")
 def plugin__new(c: Any, name: str, kind: str = "step") -> None:
     """Write plugins/NAME.py, which works as it is, and its test in plugins/tests"""
-    from steps.core.scaffold import written
+    from steps.core.cli.scaffold import written
 
     if kind not in ("step", "backend"):
         raise UsageError(f"--kind {kind}: step or backend")

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.digest import COMMAND, digest
-from steps.core.errors import CertificateError, NodeFailed, Refused, UsageError
-from steps.core.hints import again
-from steps.core.house import task
+from steps.core.base.digest import COMMAND, digest
+from steps.core.base.errors import CertificateError, NodeFailed, Refused, UsageError
+from steps.core.base.hints import again
+from steps.core.cli.options import task
 from steps.core.node.ca_key import NAME, key_path
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
 
 MISSING, LINK = "missing", "link"  # what a node says instead of a digest
 

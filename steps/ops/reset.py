@@ -7,16 +7,16 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.confirm import confirmed
-from steps.core.errors import StepsError
-from steps.core.etcd.rolling import CLUSTER_ID
+from steps.core.base.errors import StepsError
+from steps.core.cli.confirm import confirmed
+from steps.core.cli.options import task
+from steps.core.etcd.identity import CLUSTER_ID
 from steps.core.etcd.unit_text import unguard_script
-from steps.core.house import task
 from steps.core.node.guard import ENTER
 from steps.core.node.service import disable_script, stop_script
 
 if TYPE_CHECKING:
-    from steps.core.model import Cluster, Node
+    from steps.core.config.model import Cluster, Node
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it")

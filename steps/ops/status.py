@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.core.hints import invoke
-from steps.core.house import task
+from steps.core.base.hints import invoke
+from steps.core.cli.options import task
 
 
 @task()
 def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
     """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
     del node, json
-    from steps.core.etcd.health import gather
-    from steps.core.etcd.prepared import next_command
-    from steps.core.etcd.verdict import HEAD
+    from steps.core.checks.prepared import next_command
+    from steps.core.health.health import gather
+    from steps.core.health.verdict import HEAD
 
     command = c.command
     health = gather(command.ctx, command.nodes, thorough=False)

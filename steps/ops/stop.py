@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from steps.core.confirm import confirmed
-from steps.core.errors import StepsError
-from steps.core.etcd.current import learn
-from steps.core.etcd.gate import ask, healthy
-from steps.core.house import task
+from steps.core.base.errors import StepsError
+from steps.core.cli.confirm import confirmed
+from steps.core.cli.options import task
+from steps.core.health.current import learn
+from steps.core.health.gate import ask, healthy
 from steps.core.node.service import stop_script
 
 if TYPE_CHECKING:
-    from steps.core.context import Context
-    from steps.core.model import Node
+    from steps.core.config.model import Node
+    from steps.core.context.context import Context
 
 
 @task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")

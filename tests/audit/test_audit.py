@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from linters import tool
 
-from steps.core.contracts import CARequest, LeafProfile
+from steps.builtin.ca import Builtin
 from steps.core.tls import pki
-from steps.shipped.builtin import Builtin
+from steps.core.tls.contracts import CARequest, LeafProfile
 
 SUBJECT = {"O": "etcd"}
 LEAVES = (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from processes import daemon, wait
 from rootfs import locked
 
-from steps.shipped.debian import DebianSource, offered
+from steps.builtin.debian import DebianSource, offered
 
 if TYPE_CHECKING:
     from lab import Lab

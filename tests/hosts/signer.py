@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from steps.core.contracts import LeafProfile
 from steps.core.tls import pki
+from steps.core.tls.contracts import LeafProfile
 
 DAYS = 90
 

@@ -10,11 +10,11 @@ from deploy import Deployed, deploy
 from lab import Lab
 from releases import Releases
 
+from steps.builtin.ca import Builtin
 from steps.core.config import load as config
-from steps.core.contracts import LeafProfile
 from steps.core.tls.authority import Authority
+from steps.core.tls.contracts import LeafProfile
 from steps.core.tls.store import Store
-from steps.shipped.builtin import Builtin
 
 
 @pytest.fixture(scope="module", params=[0, -1], ids=["oldest", "newest"])

@@ -14,8 +14,8 @@ from host import Host, each
 from lab import ROOT, Lab
 from rootfs import locked
 
+from steps.builtin.debian import unpacked
 from steps.core.release.binaries import own_arch
-from steps.shipped.debian import unpacked
 from steps.testing import load_plugin, make_cluster
 
 Config = Callable[..., Path]
@@ -23,10 +23,8 @@ EXAMPLES = ROOT / "examples" / "plugins"
 VERSIONS = {"1.2.0": "bookworm", "1.6.5": "trixie"}
 TASKS = """
 from pathlib import Path
-from steps import PIPELINE
-from steps.core.namespace import namespace
-from steps.ops import OPERATIONS
-ns = namespace(Path(__file__).resolve().parent, PIPELINE, OPERATIONS)
+from steps.program import tasks
+ns = tasks(Path(__file__).resolve().parent)
 """
 CA = (
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=corporate -days 3650 "

@@ -138,8 +138,8 @@ def test_an_expired_ca_signs_nothing(lab: Lab, releases: Releases, tmp_path: Pat
 def expired_ca(home: Path) -> None:
     from datetime import datetime, timezone
 
-    from steps.core.contracts import CARequest
-    from steps.shipped import builtin
+    from steps.builtin import ca as builtin
+    from steps.core.tls.contracts import CARequest
 
     class Then(datetime):
         @classmethod

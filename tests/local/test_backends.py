@@ -21,17 +21,17 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from steps.core.contracts import CARequest, CertBackend, LeafProfile
-from steps.core.errors import CertificateError, Pending, Refused, SourceUnavailable, StepFailed, StepsError
-from steps.core.files import private_directory
-from steps.core.model import Cluster
+from steps.builtin.ca import Builtin
+from steps.builtin.debian import unpacked
+from steps.core.base.errors import CertificateError, Pending, Refused, SourceUnavailable, StepFailed, StepsError
+from steps.core.base.files import private_directory
+from steps.core.config.model import Cluster
 from steps.core.release.binaries import own_arch
 from steps.core.release.releases import default_cache
 from steps.core.tls import pki, validate
 from steps.core.tls.authority import Authority
+from steps.core.tls.contracts import CARequest, CertBackend, LeafProfile
 from steps.core.tls.store import Pair, Store
-from steps.shipped.builtin import Builtin
-from steps.shipped.debian import unpacked
 from steps.testing import CLIENT, MEMBER, Hanging, ca_request, check_backend, hanging, load_plugin, make_cluster
 
 __all__ = ["ca_request", "hanging"]

@@ -269,7 +269,7 @@ def test_the_second_run_changes_nothing(cluster: Copy) -> None:
 COUNTING = """
 import collections, json, sys
 from invoke.main import program
-from steps.core.node.hosts import Hosts
+from steps.core.transport.pool import Hosts
 
 asked, run = collections.Counter(), Hosts.run
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.contracts import CARequest, LeafProfile
-from steps.core.errors import CertificateError
+from steps.builtin.ca import Builtin
+from steps.core.base.errors import CertificateError
 from steps.core.tls import pki
+from steps.core.tls.contracts import CARequest, LeafProfile
 from steps.core.tls.handshake import Channel, Handshake, handshake, probe
 from steps.core.tls.store import Pair, Store
-from steps.shipped.builtin import Builtin
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 MEMBER = LeafProfile("etcd-1", "member", "etcd-1", {}, ("127.0.0.1", "localhost"), 365)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from ports import moved
 
-from steps.core.plugins import Plugins
+from steps.core.extensions.manager import Plugins
 from steps.testing import check_backend, load_plugin, make_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,10 +29,8 @@ PAGE = (ROOT / "docs" / "plugins.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TASKS = """
 from pathlib import Path
-from steps import PIPELINE
-from steps.core.namespace import namespace
-from steps.ops import OPERATIONS
-ns = namespace(Path(__file__).resolve().parent, PIPELINE, OPERATIONS)
+from steps.program import tasks
+ns = tasks(Path(__file__).resolve().parent)
 """
 
 
@@ -163,7 +161,7 @@ def store(tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_release_source(tmp_path: Path, store: str) -> None:
-    from steps.core.errors import StepFailed
+    from steps.core.base.errors import StepFailed
 
     file = tmp_path / "artifacts.py"
     file.write_text(block("python", "class Artifacts"))

@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from steps.core.errors import SourceUnavailable, StepFailed
+from steps.builtin.debian import DebianSource, offered
+from steps.builtin.github import GithubSource
+from steps.builtin.path import PathSource
+from steps.core.base.errors import SourceUnavailable, StepFailed
 from steps.core.release import web
 from steps.core.release.binaries import own_arch, printed_version
 from steps.core.release.releases import Sources, cached, fetch
-from steps.shipped.debian import DebianSource, offered
-from steps.shipped.github import GithubSource
-from steps.shipped.path import PathSource
 
 VERSION = "3.5.16"
 FOREIGN = "s390x" if own_arch() != "s390x" else "amd64"  # never run here, so a header is enough
@@ -369,7 +369,7 @@ def test_what_cannot_be_verified_stops_the_search_and_is_not_cached(
 
 
 def test_a_body_without_end_is_cut(mirror: Mirror, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.shipped.github.MAX_TARBALL", 1000)
+    monkeypatch.setattr("steps.builtin.github.MAX_TARBALL", 1000)
     with pytest.raises(StepFailed, match="larger than 1000 bytes"):
         get(mirror, into)
     assert not [*into.iterdir()]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from steps.core.config.load import parse
-from steps.core.model import Cluster
-from steps.core.node.look import Look, Space
+from steps.core.config.model import Cluster
+from steps.core.node.facts import Look, Space
 
 FILE = Path("/clusters/etcd.toml")
 PLENTY = 500 << 30

@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from journal import entry
 from test_diagnosis import CLUSTER, NOW, TWO, down, found, members, names, state, well
 
-from steps.core.etcd import prepared
-from steps.core.etcd.ask import Member, Status, View
-from steps.core.etcd.diagnosis import Finding
-from steps.core.etcd.failures import FAILURES
+from steps.core.base.hints import Hints
+from steps.core.checks import prepared
+from steps.core.config.model import Cluster
+from steps.core.doctor.failures import FAILURES
+from steps.core.doctor.rules import Finding
 from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import read
-from steps.core.hints import Hints
-from steps.core.model import Cluster
-from steps.core.node.look import Entry
-from steps.core.node.places import unit_file
+from steps.core.etcd.views import Member, Status, View
+from steps.core.node.facts import Entry
+from steps.core.node.paths import unit_file
 
 STOPPED = state("inactive/dead")
 GONE = {"member": False, "wal": False}

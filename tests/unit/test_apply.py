@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from clusters import on_loopback
 
-from steps.core.digest import digest
+from steps.core.base.digest import digest
 from steps.core.node.apply import CHECK_FAILED, STAGED, Upload, apply_script
-from steps.core.node.compare import Change, changes
-from steps.core.node.look import Entry, Look, parse
-from steps.core.node.look_script import look_script
-from steps.core.node.session import _SHELL, LocalPipe, Result, Session, shell_command
-from steps.core.resources import (
+from steps.core.node.diff import Change, changes
+from steps.core.node.facts import Entry, Look
+from steps.core.node.inspect import parse
+from steps.core.node.inspect_script import look_script
+from steps.core.node.resources import (
     Blob,
     Block,
     Command,
@@ -35,6 +35,8 @@ from steps.core.resources import (
     Symlink,
     User,
 )
+from steps.core.transport.local import LocalPipe
+from steps.core.transport.shell_session import _SHELL, Result, Session, shell_command
 
 CLUSTER = on_loopback()
 EMPTY = Look(entries={}, facts={})
@@ -119,7 +121,7 @@ def test_a_node_with_zstd_gets_what_zstd_unpacks(tmp_path: Path, blob: Blob, mon
     program = tmp_path / "zstd"
     program.write_text("#!/bin/sh\n[ $* = -dc ] && head -c 4 >&2 && cat\n")
     program.chmod(0o755)
-    monkeypatch.setattr("steps.core.node.session._SHELL", _SHELL.replace("PATH=", f"PATH={tmp_path}:"))
+    monkeypatch.setattr("steps.core.transport.shell_session._SHELL", _SHELL.replace("PATH=", f"PATH={tmp_path}:"))
     wanted: list[Resource] = [File(f"{tmp_path}/etcd", blob, 0o755)]
     given = upload(wanted, looked(wanted))
     result = run(given)

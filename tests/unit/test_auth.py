@@ -6,7 +6,7 @@ import pytest
 from clusters import on_hosts
 
 from steps.core.etcd import auth
-from steps.core.etcd.ask import View
+from steps.core.etcd.views import View
 
 CLUSTER = on_hosts()
 NODE = CLUSTER.nodes[0]

@@ -14,14 +14,14 @@ from clusters import seen
 from views import CLUSTER, FINE
 
 from steps.certs import Certs, prune
-from steps.core.errors import NodeFailed, Refused
-from steps.core.etcd import rolling
-from steps.core.model import Node
-from steps.core.node.hosts import Hosts, NotForwarded
-from steps.core.node.look import Look, Process
-from steps.core.tls import check
-from steps.core.tls.check import Found
+from steps.core.base.errors import NodeFailed, Refused
+from steps.core.config.model import Node
+from steps.core.health import tls_probe as check
+from steps.core.health.tls_probe import Found
+from steps.core.node.facts import Look, Process
+from steps.core.procedures import bootstrap as rolling
 from steps.core.tls.handshake import Handshake
+from steps.core.transport.pool import Hosts, NotForwarded
 
 FIRST, SECOND, THIRD = CLUSTER.nodes
 GOOD, ALERT = Handshake("accepted", "200", serial=7), Handshake("refused", "certificate required")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_cli import ALONE, clone, invoke  # noqa: F401 - a fixture
 
-from steps.core.worktree import tracking_root
+from steps.core.base.worktree import tracking_root
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.digest import digest
-from steps.core.errors import Refused
-from steps.core.node.compare import Change, changes, seen_after, unified, with_block
-from steps.core.node.look import Entry, Look
-from steps.core.resources import (
+from steps.core.base.digest import digest
+from steps.core.base.errors import Refused
+from steps.core.node.diff import Change, changes, seen_after, unified, with_block
+from steps.core.node.facts import Entry, Look
+from steps.core.node.resources import (
     Blob,
     Block,
     Command,
@@ -58,9 +58,9 @@ FINE = [
     (LINK, look(LINK, Entry("link", 0o777, target="gen-2"))),
     (HOSTS, look(HOSTS, Entry("file", content=with_block("127.0.0.1 localhost\n", HOSTS)))),
     (User("etcd"), look(users=frozenset({"etcd"}))),
-    (SERVICE, look(states={SERVICE: "enabled active"})),
-    (OFF, look(states={OFF: "disabled inactive"})),
-    (COMMAND, look(states={COMMAND: "done"})),
+    (SERVICE, look(states={SERVICE.key: "enabled active"})),
+    (OFF, look(states={OFF.key: "disabled inactive"})),
+    (COMMAND, look(states={COMMAND.key: "done"})),
 ]
 
 
@@ -100,8 +100,8 @@ DIFFERENT = [
     (LINK, look(LINK, Entry("dir")), "/etc/etcd/cert/live -> gen-2"),
     (HOSTS, look(HOSTS, Entry("file", content="127.0.0.1 localhost\n")), "/etc/hosts: block 'etcd-steps demo'"),
     (User("etcd"), look(), "user etcd is created"),
-    (SERVICE, look(states={SERVICE: "enabled inactive"}), "service etcd.service: enabled and active"),
-    (SERVICE, look(states={SERVICE: " "}), "service etcd.service: enabled and active"),
+    (SERVICE, look(states={SERVICE.key: "enabled inactive"}), "service etcd.service: enabled and active"),
+    (SERVICE, look(states={SERVICE.key: " "}), "service etcd.service: enabled and active"),
     (COMMAND, look(), "runs sysctl -w vm.swappiness=1"),
 ]
 

@@ -14,14 +14,14 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from steps.core import versions
+from steps.core.base import versions
+from steps.core.base.errors import WRONG, ConfigError
 from steps.core.config import schema
-from steps.core.config.explain import allowed
 from steps.core.config.flag_rules import MANAGED_FLAGS
-from steps.core.config.lines import key_lines
 from steps.core.config.load import load, parse
-from steps.core.errors import WRONG, ConfigError
-from steps.core.model import Cluster
+from steps.core.config.messages import allowed
+from steps.core.config.model import Cluster
+from steps.core.config.toml_positions import key_lines
 
 ROOT = Path(__file__).parents[2]
 FILE = Path("/clusters/etcd.toml")

@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from steps.core.base.errors import ConfigError
 from steps.core.config import schema
-from steps.core.config.lines import key_lines
 from steps.core.config.load import parse
-from steps.core.errors import ConfigError
+from steps.core.config.toml_positions import key_lines
 
 ROOT = Path(__file__).parents[2]
 FILE = Path("/clusters/etcd.toml")

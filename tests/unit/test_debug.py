@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import ROOT, clone, invoke  # noqa: F401 - a fixture
 
-from steps.core.debug import HidePasswords, hide_passwords
+from steps.core.cli.debug import HidePasswords, hide_passwords
 
 SECRET = """corr'ect "horse\\"""
 

@@ -12,18 +12,19 @@ import pytest
 from clusters import on_hosts, on_loopback, seen
 from journal import entry, zap
 
-from steps.core.errors import UNHEALTHY, UNKNOWN
-from steps.core.etcd.ask import Member, Status, View
-from steps.core.etcd.diagnosis import Finding, diagnose
-from steps.core.etcd.evidence import Evidence, NodeEvidence
-from steps.core.etcd.failures import FAILURES, LOG_LINES, NOTICES
+from steps.core.base.errors import UNHEALTHY, UNKNOWN
+from steps.core.base.hints import Hints
+from steps.core.config.model import Cluster, Node
+from steps.core.doctor.collect import _parts, _restarting, script
+from steps.core.doctor.evidence import Evidence, NodeEvidence
+from steps.core.doctor.failures import FAILURES, LOG_LINES, NOTICES
+from steps.core.doctor.rules import Finding, diagnose
 from steps.core.etcd.logs import read
-from steps.core.hints import Hints
-from steps.core.model import Cluster, Node
-from steps.core.node.look import Entry, Process, Space
-from steps.core.node.places import unit_file
+from steps.core.etcd.views import Member, Status, View
+from steps.core.node.facts import Entry, Process, Space
+from steps.core.node.paths import unit_file
 from steps.core.node.service import State
-from steps.ops.doctor import _parts, _restarting, script, shown
+from steps.ops.doctor import shown
 
 CLUSTER = on_hosts("[tls]\nenabled = false\n")
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)

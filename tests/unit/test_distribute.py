@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from clusters import on_hosts, seen
 
-from steps.core.hints import Hints
-from steps.core.model import Cluster
-from steps.core.node.compare import changes
-from steps.core.node.look import Entry, Look
+from steps.core.base.hints import Hints
+from steps.core.config.model import Cluster
+from steps.core.node.diff import changes
+from steps.core.node.facts import Entry, Look
+from steps.core.node.resources import Blob, File, Stream
 from steps.core.release import record
 from steps.core.release.releases import Staged
-from steps.core.resources import Blob, File, Stream
 from steps.distribute import Distribute
 
 VERSION, SUM = "3.5.16", "ab" * 32

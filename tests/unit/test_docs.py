@@ -13,7 +13,7 @@ import pytest
 from invoke import Collection, Program
 from invoke.parser import Parser, ParserContext
 
-from steps.core import errors
+from steps.core.base import errors
 from steps.core.config.load import parse
 from steps.ops.init import configuration
 

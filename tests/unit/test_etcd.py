@@ -13,9 +13,10 @@ from clusters import on_hosts, on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.etcd.ask import View, ask_script, ctl, own_urls, parse
-from steps.core.etcd.gate import problems
-from steps.core.model import Cluster
+from steps.core.config.model import Cluster
+from steps.core.etcd.client import ask_script, ctl, own_urls, parse
+from steps.core.etcd.views import View
+from steps.core.health.gate import problems
 from steps.env import environment
 
 CAPTURED = Path(__file__).with_name("etcdctl")

@@ -8,8 +8,8 @@ import signal
 import pytest
 from clusters import on_hosts
 
-from steps.core.executor import _signals
-from steps.core.node.hosts import Hosts
+from steps.core.cli.executor import _signals
+from steps.core.transport.pool import Hosts
 
 
 class Deaf:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts, on_loopback
 
-from steps.core.errors import ConfigError
+from steps.core.base.errors import ConfigError
+from steps.core.config.model import Cluster
 from steps.core.etcd import flags
 from steps.core.etcd.unit_text import with_digest
-from steps.core.model import Cluster
 
 
 def of(cluster: Cluster, number: int = 0, **extra: str) -> dict[str, str]:

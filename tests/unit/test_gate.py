@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from views import CLUSTER, FINE, URLS, member, status, without
 
-from steps.core.etcd.ask import Member, View
-from steps.core.etcd.gate import LAG, healthy, problems
+from steps.core.etcd.views import Member, View
+from steps.core.health.gate import LAG, healthy, problems
 
 
 def with_status(number: int, **changes: object) -> View:

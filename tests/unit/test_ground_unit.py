@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from clusters import PLENTY, on_hosts, on_loopback, seen
 
-from steps.core import ground
-from steps.core.model import Cluster, NodePaths
-from steps.core.node.look import Entry, Look, Space, parse
-from steps.core.node.look_script import ancestors, look_script
-from steps.core.node.places import HOSTS
-from steps.core.node.session import Result
+from steps.core.checks import ground
+from steps.core.config.model import Cluster, NodePaths
+from steps.core.node.facts import Entry, Look, Space
+from steps.core.node.inspect import parse
+from steps.core.node.inspect_script import ancestors, look_script
+from steps.core.node.paths import HOSTS
+from steps.core.transport.shell_session import Result
 
 BLOCK = "# BEGIN etcd-steps demo\n10.0.0.1 etcd-1\n10.0.0.2 etcd-2\n10.0.0.3 etcd-3\n# END etcd-steps demo\n"
 NAMES = Entry("file", 0o644, "root", "root", content=BLOCK)

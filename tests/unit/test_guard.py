@@ -15,11 +15,12 @@ from clusters import on_hosts
 
 from steps.core.node import trust
 from steps.core.node.apply import apply_script
-from steps.core.node.compare import Change
+from steps.core.node.diff import Change
+from steps.core.node.facts import Entry, Look
 from steps.core.node.guard import ENTER, PLAIN, SAFE
-from steps.core.node.look import Entry, Look, parse
-from steps.core.node.look_script import look_script
-from steps.core.resources import Directory, File
+from steps.core.node.inspect import parse
+from steps.core.node.inspect_script import look_script
+from steps.core.node.resources import Directory, File
 from steps.ops.reset import reset_script
 
 NOBODY = 65534

@@ -13,16 +13,17 @@ import pytest
 from clusters import seen
 from views import CLUSTER, FINE, URLS, status
 
-from steps.core.errors import NodeFailed, Refused, Unhealthy
-from steps.core.etcd import health
-from steps.core.etcd.ask import View, own_urls
+from steps.core.base.errors import NodeFailed, Refused, Unhealthy
+from steps.core.base.hints import Hints, invoke
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd.client import own_urls
 from steps.core.etcd.living import serving
-from steps.core.hints import Hints, invoke
-from steps.core.model import Cluster, Node
-from steps.core.node.look import Look, Process
-from steps.core.node.session import Result
-from steps.core.tls import check as tls
-from steps.core.tls.check import Found
+from steps.core.etcd.views import View
+from steps.core.health import health
+from steps.core.health import tls_probe as tls
+from steps.core.health.tls_probe import Found
+from steps.core.node.facts import Look, Process
+from steps.core.transport.shell_session import Result
 from steps.verify import Verify
 
 LOOPBACK = "https://127.0.0.1:2379"

@@ -14,14 +14,14 @@ from invoke import Collection
 from invoke.parser import Parser
 from test_cli import ALONE, GOOD, ROOT, clone, invoke
 
-from steps.core import hints
-from steps.core.hints import Hints, again, etcdctl
+from steps.core.base import hints
+from steps.core.base.hints import Hints, again, etcdctl
 
 __all__ = ["clone"]
 
 NS: Collection = runpy.run_path(str(ROOT / "tasks.py"))["ns"]
 # Texts of files that are written, which are no hints of a run.
-WRITTEN = ("steps/env.py", "steps/core/scaffold.py")
+WRITTEN = ("steps/env.py", "steps/core/cli/scaffold.py")
 
 
 def given(*front: str, config: str = "") -> Hints:
@@ -68,7 +68,7 @@ def test_no_message_names_a_command_by_hand() -> None:
 
 
 def test_a_command_by_hand_would_be_found(tmp_path: Path) -> None:
-    file = ROOT / "steps" / "core" / "hints.py"
+    file = ROOT / "steps" / "core" / "base" / "hints.py"
     assert not [*_bare(file)]
     tree = 'def f(node: str) -> str:\n    """Says `invoke all`."""\n    return f"then: invoke start --node {node}"\n'
     (tmp_path / "steps").mkdir()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts
 
-from steps.core.model import Cluster
-from steps.core.node.host_keys import HostKeyError, HostKeys, name_of
+from steps.core.config.model import Cluster
+from steps.core.transport.host_keys import HostKeyError, HostKeys, name_of
 
 KIND = "ssh-ed25519"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from steps.core.base.errors import ConfigError, Refused, UsageError
+from steps.core.base.hints import Hints
 from steps.core.config import load as config
-from steps.core.errors import ConfigError, Refused, UsageError
-from steps.core.hints import Hints
 from steps.ops.init import init
 
 NODES = "etcd-1=10.0.0.1, etcd-2=10.0.0.2,etcd-3=fd00::3"

@@ -12,8 +12,8 @@ import pytest
 from clusters import on_hosts, seen
 
 from steps.core.etcd.instances import Instance, ask_script, foreign, ours, parse, script
-from steps.core.node.look import Entry, Look, Process
-from steps.core.node.places import unit_file
+from steps.core.node.facts import Entry, Look, Process
+from steps.core.node.paths import unit_file
 
 CLUSTER = on_hosts()
 NODE = CLUSTER.nodes[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.node.known_hosts import BadLine, KnownHosts, Verdict, fingerprint, parse, read
+from steps.core.transport.known_hosts import BadLine, KnownHosts, Verdict, fingerprint, parse, read
 
 
 def key(number: int, kind: str = "ssh-ed25519") -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from clusters import on_hosts
 
-from steps.core.etcd.ask import own_urls
+from steps.core.etcd.client import own_urls
 from steps.core.etcd.listeners import SCRIPT, unexplained
 
 CLUSTER = on_hosts()

@@ -11,13 +11,13 @@ import pytest
 from clusters import on_hosts, seen
 from views import CLUSTER, FINE, member
 
+from steps.core.base.hints import etcdctl, invoke
+from steps.core.config.model import Cluster
 from steps.core.etcd import flags, living
-from steps.core.etcd.ask import Member
 from steps.core.etcd.living import Move, Problem
-from steps.core.hints import etcdctl, invoke
-from steps.core.model import Cluster
-from steps.core.node.look import Entry, Look, Process
-from steps.core.node.places import unit_file
+from steps.core.etcd.views import Member
+from steps.core.node.facts import Entry, Look, Process
+from steps.core.node.paths import unit_file
 from steps.units import Units
 
 FIRST = CLUSTER.nodes[0]

@@ -19,9 +19,9 @@ import paramiko
 import pytest
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from steps.core.node.login import Attempt, Queued, SecondFactor, Transport
-from steps.core.node.login_errors import ALGORITHMS, explain
-from steps.core.node.prompt import Prompter
+from steps.core.transport.login import Attempt, Queued, SecondFactor, Transport
+from steps.core.transport.login_errors import ALGORITHMS, explain
+from steps.core.transport.prompt import Prompter
 
 ROOT = Path(__file__).parents[2]
 WHERE = "root@10.0.0.1:22"
@@ -286,7 +286,7 @@ def test_a_second_factor_waits_for_its_turn(home: Path) -> None:
 
 ASKING = """
 import sys, termios, threading
-from steps.core.node.prompt import Interrupted, Prompter
+from steps.core.transport.prompt import Interrupted, Prompter
 prompter, before = Prompter(), termios.tcgetattr(0)
 if sys.argv[1] == "cancelled":
     threading.Timer(0.5, prompter.cancel).start()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from journal import STARTING, entry, zap
 
-from steps.core.etcd.gate import of
-from steps.core.etcd.logs import START, last_start, read, telling
+from steps.core.etcd.logs import last_start, read, telling
+from steps.core.health.gate import of
+from steps.core.node.service import START
 
 PANIC = "panic: rename /data/etcd/wal.tmp /data/etcd/wal: device or resource busy"
 

@@ -17,11 +17,12 @@ from clusters import on_hosts, on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.digest import digest
-from steps.core.model import Cluster
-from steps.core.node.look import ARCHITECTURES, Look, parse
-from steps.core.node.look_script import look_script, pid_lines
-from steps.core.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
+from steps.core.base.digest import digest
+from steps.core.config.model import Cluster
+from steps.core.node.facts import ARCHITECTURES, Look
+from steps.core.node.inspect import parse
+from steps.core.node.inspect_script import look_script, pid_lines
+from steps.core.node.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -117,7 +118,7 @@ def test_users_commands_and_blocks(tmp_path: Path, cluster: Cluster) -> None:
     resources: list[Resource] = [User(ME), User("nobody-of-that-name"), done, todo, Block(f"{tmp_path}/hosts", "m", "")]
     look = looked(cluster, resources)
     assert look.users == {ME}
-    assert look.states == {done: "done"}
+    assert look.states == {done.key: "done"}
     assert look.entries[f"{tmp_path}/hosts"].content == "127.0.0.1 localhost"
 
 

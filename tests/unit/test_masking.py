@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from steps.core.config.explain import show
+from steps.core.base.errors import ConfigError, Refused, SourceUnavailable, StepFailed, masked, masked_url
+from steps.core.base.report import Report
 from steps.core.config.load import parse
-from steps.core.errors import ConfigError, Refused, SourceUnavailable, StepFailed, masked, masked_url
+from steps.core.config.messages import show
 from steps.core.release import web
-from steps.core.report import Report
 
 # Letters that stand nowhere else in these tests' sentences, and all that separates the parts of a URL.
 LETTERS = "QWXYZKäß√"

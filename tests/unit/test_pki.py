@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from steps.core.contracts import CARequest, LeafProfile
-from steps.core.errors import CertificateError, StepFailed
+from steps.builtin.ca import Builtin
+from steps.core.base.errors import CertificateError, StepFailed
 from steps.core.tls import pki, validate
-from steps.shipped.builtin import Builtin
+from steps.core.tls.contracts import CARequest, LeafProfile
 
 SUBJECT = {"C": "CN", "ST": "BeiJing", "L": "BeiJing", "O": "etcd", "OU": "opsnull"}
 MEMBER = LeafProfile(

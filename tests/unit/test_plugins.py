@@ -35,18 +35,18 @@ from steps.api import (
     StepFailed,
     hookimpl,
 )
-from steps.core import hooks
-from steps.core.context import Context
-from steps.core.engine import Engine
-from steps.core.errors import CertificateError, ConfigError, PluginError, StepsError
-from steps.core.node.hosts import Hosts
-from steps.core.plugins import Plugins
-from steps.core.report import Report
-from steps.core.step import Misplaced, ordered
+from steps.builtin.ca import Builtin
+from steps.core.base.errors import CertificateError, ConfigError, PluginError, StepsError
+from steps.core.base.report import Report
+from steps.core.context.context import Context
+from steps.core.extensions import hookspecs as hooks
+from steps.core.extensions.manager import Plugins
+from steps.core.pipeline.engine import Engine
+from steps.core.pipeline.ordering import Misplaced, ordered
 from steps.core.tls import pki
 from steps.core.tls.authority import Authority
 from steps.core.tls.store import Store
-from steps.shipped.builtin import Builtin
+from steps.core.transport.pool import Hosts
 from steps.testing import MEMBER, cluster, load_plugin, make_cluster, resources
 
 __all__ = ["cluster"]
@@ -84,7 +84,7 @@ def test_every_hook_is_documented_used_and_tested(name: str) -> None:
     signature = inspect.signature(getattr(hooks, name))
     page = (ROOT / "docs" / "plugins.md").read_text()
     assert f"{name}({', '.join(signature.parameters)})" in page
-    users = [*(ROOT / "plugins").glob("*.py"), *EXAMPLES.glob("*.py"), ROOT / "steps/shipped/hooks.py"]
+    users = [*(ROOT / "plugins").glob("*.py"), *EXAMPLES.glob("*.py"), ROOT / "steps/builtin/hooks.py"]
     assert any(f"def {name}(" in file.read_text() for file in users), "no shipped plugin or example uses it"
     calls = ast.parse(Path(__file__).read_text())
     tested = {n.value for n in ast.walk(calls) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
@@ -466,7 +466,7 @@ class Crooked(Builtin):
 
 class Stranger(Builtin):
     def make(self, request: CARequest) -> None:
-        from steps.shipped import builtin
+        from steps.builtin import ca as builtin
 
         self._dir = request.dir
         builtin._create(request)
@@ -475,7 +475,7 @@ class Stranger(Builtin):
 def sabotaged(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "serverAuth only":
         usages = {"member": (pki.ExtendedKeyUsageOID.SERVER_AUTH,), "client": (pki.ExtendedKeyUsageOID.SERVER_AUTH,)}
-        from steps.shipped import builtin
+        from steps.builtin import ca as builtin
 
         real = pki.leaf_extensions
 
@@ -651,8 +651,10 @@ def test_loading_plugins_reads_nothing_heavy() -> None:
 
     heavy = ("cryptography", "pydantic", "fabric", "paramiko", "urllib3", "rich", "jinja2", "asyncssh")
     code = (
-        "import sys; from pathlib import Path; from steps.core.plugins import Plugins;"
-        f"p = Plugins.load(Path({str(EXAMPLES)!r})); q = Plugins.load(Path({str(ROOT / 'plugins')!r}));"
+        "import sys; from pathlib import Path; from steps.builtin import hooks as h; "
+        "from steps.core.extensions.manager import Plugins;"
+        f"p = Plugins.load(Path({str(EXAMPLES)!r}), builtin=h); "
+        f"q = Plugins.load(Path({str(ROOT / 'plugins')!r}), builtin=h);"
         "assert not p.problems and not q.problems, (p.problems, q.problems); p.placed([], ()); q.steps();"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts
 
-from steps.core.errors import WRONG, PluginError
-from steps.core.plugins import Plugins
+from steps.builtin import hooks
+from steps.core.base.errors import WRONG, PluginError
+from steps.core.extensions.manager import Plugins
 
 
 def load(folder: Path, **files: str) -> Plugins:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
-    return Plugins.load(folder)
+    return Plugins.load(folder, builtin=hooks)
 
 
 FLAGS = """\
@@ -112,6 +113,6 @@ def test_two_plugins_that_set_one_flag_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_absent_or_empty_holds_no_plugins(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no plugin")
     for folder in (tmp_path, tmp_path / "absent"):
-        plugins = Plugins.load(folder)
+        plugins = Plugins.load(folder, builtin=hooks)
         assert plugins.problems == {}
         assert [source.name for source in plugins.sources][:1] == ["shipped"]

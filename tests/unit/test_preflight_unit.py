@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from clusters import on_hosts, on_loopback, seen
 
-from steps.core.errors import Refused
-from steps.core.etcd.ask import Member
-from steps.core.model import Cluster, Node
-from steps.core.node.look import Entry, Look, Process, Space
-from steps.core.node.places import unit_file
-from steps.core.node.session import Result
-from steps.core.preflight import owners_script, preflight
+from steps.core.base.errors import Refused
+from steps.core.checks.ports import owners_script
+from steps.core.checks.preflight import preflight
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd.views import Member
+from steps.core.node.facts import Entry, Look, Process, Space
+from steps.core.node.paths import unit_file
+from steps.core.transport.shell_session import Result
 
 
 @dataclass

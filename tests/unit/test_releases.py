@@ -19,15 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.contracts import Release, ReleaseSource
-from steps.core.digest import digest
-from steps.core.errors import SourceUnavailable, StepFailed, masked
+from steps.builtin import debian
+from steps.builtin.debian import Entry, main_archive, parse_deb822, parse_list, upstream
+from steps.builtin.path import PathSource
+from steps.core.base.digest import digest
+from steps.core.base.errors import SourceUnavailable, StepFailed, masked
 from steps.core.release import releases, tarball, web
 from steps.core.release.binaries import elf_arch, own_arch, printed_version, run
+from steps.core.release.contracts import Release, ReleaseSource
 from steps.core.release.releases import TarballRelease, cached, default_cache, fetch
-from steps.shipped import debian
-from steps.shipped.debian import Entry, main_archive, parse_deb822, parse_list, upstream
-from steps.shipped.path import PathSource
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -153,7 +153,7 @@ def test_unpack_hostile_headers_end_soon_and_in_little_memory(tmp_path: Path, in
     argv = [sys.executable, "-c", limited, path, into]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("steps.core.errors.StepFailed: test: "), last
+    assert last.startswith("steps.core.base.errors.StepFailed: test: "), last
     assert "is not a release tarball" in last
     assert not [*into.iterdir()]
 

@@ -11,8 +11,8 @@ from clusters import on_hosts
 from cryptography.hazmat.primitives.serialization import NoEncryption, PrivateFormat
 from test_pki import authority
 
-from steps.core.digest import digest
-from steps.core.model import Cluster, Node
+from steps.core.base.digest import digest
+from steps.core.config.model import Cluster, Node
 from steps.core.node import ca_key
 from steps.core.tls import pki
 from steps.ops.remove_ca_key import digest_script, kept_forms, remove_script

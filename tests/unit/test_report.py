@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from steps.core.executor import _complain
-from steps.core.report import Report
-from steps.core.visible import visible
+from steps.core.base.report import Report
+from steps.core.base.visible import visible
+from steps.core.cli.executor import _complain
 
 HOSTILE = "mips\x1b[2J\x1b]0;owned\x07\r\x9b1A\x7f\u202e"
 SHOWN = r"mips\x1b[2J\x1b]0;owned\x07\r\x9b1A\x7f\u202e"

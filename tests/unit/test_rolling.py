@@ -15,16 +15,19 @@ from clusters import on_hosts, on_loopback, seen
 from views import CLUSTER, FINE, without
 
 from steps import start
-from steps.core.errors import NodeFailed, PluginError, Refused, StepFailed
-from steps.core.etcd import flags, rolling, unit_changes
-from steps.core.etcd.ask import View
-from steps.core.etcd.rolling import holders_script, order, restart, restart_reason, vanished
-from steps.core.hints import invoke
-from steps.core.model import Cluster
-from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
-from steps.core.node.places import unit_file
-from steps.core.node.session import Result
-from steps.core.resources import File
+from steps.core.base.errors import NodeFailed, PluginError, Refused, StepFailed
+from steps.core.base.hints import invoke
+from steps.core.config.model import Cluster
+from steps.core.etcd import flags
+from steps.core.etcd.identity import vanished
+from steps.core.etcd.views import View
+from steps.core.node.facts import UNIT_DIGEST, Entry, Look, Process
+from steps.core.node.paths import unit_file
+from steps.core.node.resources import File
+from steps.core.procedures import bootstrap, rolling_restart, unit_changes
+from steps.core.procedures.data_holders import holders_script
+from steps.core.procedures.rolling_restart import order, restart, restart_reason
+from steps.core.transport.shell_session import Result
 from steps.units import Units
 
 BINARY, STARTED = "b" * 64, 1_700_000_000
@@ -164,9 +167,9 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
             events.append(f"put back {' '.join(node.name for node in nodes)}")
             return "the former unit is back"
 
-        monkeypatch.setattr(rolling, "ask", asked)
+        monkeypatch.setattr(rolling_restart, "ask", asked)
         monkeypatch.setattr(unit_changes, "put_back", put_back)
-        monkeypatch.setattr(rolling, "wait_open", opened)
+        monkeypatch.setattr(rolling_restart, "wait_open", opened)
         process = Process(5, BINARY, (), STARTED)
         ctx: Any = SimpleNamespace(
             cluster=CLUSTER,
@@ -267,10 +270,10 @@ def test_a_member_that_starts_already_is_waited_for_and_not_started_anew(
     started: list[Any] = []
     monkeypatch.setattr(start, "refuse_unprepared", lambda *_: None)
     monkeypatch.setattr(start, "assert_data", lambda *_: None)
-    monkeypatch.setattr(rolling, "restart_reason", lambda *_: "")
-    monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
-    monkeypatch.setattr(rolling, "enable", lambda *_: None)
-    monkeypatch.setattr(rolling, "start", lambda _ctx, _nodes, *which: started.append(which))
+    monkeypatch.setattr(rolling_restart, "restart_reason", lambda *_: "")
+    monkeypatch.setattr(start, "known_id", lambda _: "ff")
+    monkeypatch.setattr(bootstrap, "enable", lambda *_: None)
+    monkeypatch.setattr(bootstrap, "start", lambda _ctx, _nodes, *which: started.append(which))
     ctx: Any = SimpleNamespace(look=lambda node: looks[node.name], say=lambda *_: None, dry=False)
     start.Start().run(CLUSTER, CLUSTER.nodes, ctx)
     assert [tuple([node.name for node in nodes] for nodes in which) for which in started] == (
@@ -317,7 +320,7 @@ def test_owned_script_gives_the_data_away_and_follows_no_link(tmp_path: Path) ->
     node = replace(node, paths=replace(node.paths, data=str(tmp_path / "data"), wal=str(tmp_path / "wal")))
     (tmp_path / "data" / "member").mkdir(parents=True)
     (tmp_path / "else").mkdir()
-    script = 'chown() { echo "$(pwd) $*"; }\n' + rolling.owned_script(on_hosts(), node)
+    script = 'chown() { echo "$(pwd) $*"; }\n' + bootstrap.owned_script(on_hosts(), node)
 
     def said() -> list[str]:
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
@@ -326,4 +329,4 @@ def test_owned_script_gives_the_data_away_and_follows_no_link(tmp_path: Path) ->
     assert said() == [f"{tmp_path}/data -RhP etcd:etcd ./member"]
     (tmp_path / "wal").mkdir()
     assert said()[1:] == [f"{tmp_path}/wal -RhP etcd:etcd ./."]
-    assert rolling.owned_script(on_loopback(), node) == ""
+    assert bootstrap.owned_script(on_loopback(), node) == ""

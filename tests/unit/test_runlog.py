@@ -12,7 +12,7 @@ from invoke.executor import Executor
 from invoke.parser import Parser
 from invoke.tasks import Call
 
-from steps.core.runlog import KEPT, RunLog, command_line, runs
+from steps.core.cli.audit_log import KEPT, RunLog, command_line, runs
 
 NS: Collection = runpy.run_path(str(Path(__file__).parents[2] / "tasks.py"))["ns"]
 

@@ -11,8 +11,8 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 from invoke.tasks import Call
 
-from steps.core.errors import UsageError
-from steps.core.house import selection
+from steps.core.base.errors import UsageError
+from steps.core.cli.options import selection
 
 NS: Collection = runpy.run_path(str(Path(__file__).parents[2] / "tasks.py"))["ns"]
 

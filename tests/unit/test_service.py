@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from clusters import on_hosts, on_loopback
 
-from steps.core.etcd.logs import START
-from steps.core.model import Cluster, Node
-from steps.core.node.service import State, parse_state, settled_script, start_script, state_script, stop_script
+from steps.core.config.model import Cluster, Node
+from steps.core.node.service import START, State, parse_state, settled_script, start_script, state_script, stop_script
 
 KNOWN = "FragmentPath=/etc/systemd/system/etcd.service\nNeedDaemonReload=no"
 STARTED = ["reset-failed etcd.service", "--quiet restart etcd.service"]

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.node.session import LocalPipe, Lock, NotReady, Result, Session, SessionError, Sink, shell_command
+from steps.core.transport.local import LocalPipe
+from steps.core.transport.node_lock import Lock
+from steps.core.transport.shell_session import NotReady, Result, Session, SessionError, Sink, shell_command
 
 Open = Callable[..., Session]
 
@@ -210,7 +212,7 @@ def test_run_result_that_makes_no_sense_is_said(end: bytes) -> None:
 
 
 def test_run_payload_that_is_taken_too_slowly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.core.node.session.STALL", 0.2)
+    monkeypatch.setattr("steps.core.transport.shell_session.STALL", 0.2)
     session, begin = Session(Hostile(lambda _: b"", takes=0.05)), time.monotonic()
     with pytest.raises(SessionError, match=r"only .* bytes were taken in"):
         session.run("cat >/dev/null", (bytes(10) for _ in range(1000)), deadline=60)
@@ -218,8 +220,8 @@ def test_run_payload_that_is_taken_too_slowly_ends(monkeypatch: pytest.MonkeyPat
 
 
 def test_local_pipe_that_is_read_too_slowly_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.core.node.session.STALL", 0.5)
-    monkeypatch.setattr("steps.core.node.session.SLOWEST", 1 << 20)
+    monkeypatch.setattr("steps.core.transport.shell_session.STALL", 0.5)
+    monkeypatch.setattr("steps.core.transport.shell_session.SLOWEST", 1 << 20)
     pipe, begin = LocalPipe("while head -c 4096; do sleep 0.1; done >/dev/null"), time.monotonic()
     try:
         with pytest.raises(TimeoutError, match="nothing was read"):

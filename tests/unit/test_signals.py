@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from steps.core.executor import ENDING, _signals
+from steps.core.cli.executor import ENDING, _signals
 
 
 @pytest.mark.parametrize("number", ENDING)

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from steps import PIPELINE
-from steps.core.errors import WRONG, PluginError
-from steps.core.step import Step, ordered
+from steps.core.base.errors import WRONG, PluginError
+from steps.core.pipeline.ordering import ordered
+from steps.core.pipeline.step import Step
 
 
 def step(name: str, *, after: str = "", before: str = "") -> Step:

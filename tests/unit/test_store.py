@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from steps.core import files
-from steps.core.contracts import CARequest, LeafProfile
-from steps.core.errors import CertificateError, Pending, StepFailed, UsageError
+from steps.builtin.ca import Builtin
+from steps.core.base import files
+from steps.core.base.errors import CertificateError, Pending, StepFailed, UsageError
 from steps.core.tls import pki, validate
+from steps.core.tls.contracts import CARequest, LeafProfile
 from steps.core.tls.store import Pair, Store
-from steps.shipped.builtin import Builtin
 
 KEY = "ecdsa:p256"
 MEMBER = LeafProfile("etcd-1", "member", "etcd-1", {"O": "etcd"}, ("10.0.0.1", "etcd-1"), 365)

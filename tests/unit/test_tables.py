@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core import tables
-from steps.core.etcd.verdict import HEAD
-from steps.core.report import Report
+from steps.core.base import tables
+from steps.core.base.report import Report
+from steps.core.health.verdict import HEAD
 
 LONG = "https://[2001:db8:1234:5678:9abc:def0:1234:5678]:2379"
 FQDN = "https://etcd-1.data-centre-west.clusters.example.internal:2379"

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 from clusters import on_hosts, on_loopback, seen
 
-from steps.core.digest import digest
-from steps.core.errors import NodeFailed, Refused
-from steps.core.etcd import flags, rolling, unit_changes, unit_text
-from steps.core.etcd.prepared import missing, next_command, refuse_unprepared
-from steps.core.hints import invoke
-from steps.core.model import Cluster, Node
-from steps.core.node.look import UNIT_DIGEST, Entry, Look, Process
-from steps.core.node.places import unit_file
-from steps.core.node.session import Result
-from steps.core.preflight import vanished_data
-from steps.core.resources import File
+from steps.core.base.digest import digest
+from steps.core.base.errors import NodeFailed, Refused
+from steps.core.base.hints import invoke
+from steps.core.checks.node_checks import vanished_data
+from steps.core.checks.prepared import missing, next_command, refuse_unprepared
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd import flags, identity, unit_text
+from steps.core.node.facts import UNIT_DIGEST, Entry, Look, Process
+from steps.core.node.paths import unit_file
+from steps.core.node.resources import File
+from steps.core.procedures import rolling_restart as rolling
+from steps.core.procedures import unit_changes
+from steps.core.transport.shell_session import Result
 from steps.ops.reset import reset_script
 from steps.units import Units
 
@@ -48,7 +50,7 @@ def test_unit_before_the_first_healthy_start_asserts_nothing(cluster: Cluster) -
 @BOTH
 def test_unit_after_the_first_healthy_start_is_guarded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = desired(cluster)
-    monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
+    monkeypatch.setattr(identity, "known_id", lambda _: "ff")
     assert desired(cluster) == unit_text.guarded(cluster, cluster.nodes[0], bare)
     assert unit_text.unguarded(cluster, desired(cluster)) == bare
 
@@ -376,7 +378,7 @@ def test_next_command_works_in_the_state_that_there_is(looks: list[Look | None],
 
 
 def test_next_command_for_a_member_whose_data_is_missing_is_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rolling, "known_id", lambda _: "ff")
+    monkeypatch.setattr(identity, "known_id", lambda _: "ff")
     assert next_for([deployed(on_hosts())]) == invoke("doctor")
     assert next_for([deployed(on_hosts(), member=True, wal=True)]) == invoke("start --node etcd-1")
 

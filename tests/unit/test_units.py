@@ -13,11 +13,11 @@ from clusters import on_hosts, on_loopback, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steps.core.config.model import Cluster
 from steps.core.etcd import flags
-from steps.core.model import Cluster
-from steps.core.node.look import UNIT_DIGEST
+from steps.core.node.facts import UNIT_DIGEST
 from steps.core.node.render import exec_argv, render, script_argv, unit_path, unit_word
-from steps.core.resources import Directory, File
+from steps.core.node.resources import Directory, File
 from steps.units import ANALYZE, Units, lint
 
 BARE = "[hosts]\nhardening = false\n"

@@ -11,10 +11,10 @@ import pytest
 from clusters import on_hosts, seen
 from views import FINE, without
 
-from steps.core.errors import Refused
-from steps.core.etcd import snapshot, upgrade
-from steps.core.etcd.ask import View
-from steps.core.node.look import Process
+from steps.core.base.errors import Refused
+from steps.core.etcd.views import View
+from steps.core.node.facts import Process
+from steps.core.procedures import snapshot, upgrade
 
 OLD, NEW = "3.4.23", "3.5.16"
 

@@ -12,13 +12,13 @@ import pytest
 from test_health import FIRST, SECOND, Ctx, asking, own, verified
 from views import CLUSTER, FINE, URLS, status
 
-from steps.core.errors import NodeFailed, Refused, Unhealthy, Unknown
-from steps.core.etcd import health
-from steps.core.etcd.ask import View
-from steps.core.etcd.verdict import Health
+from steps.core.base.errors import NodeFailed, Refused, Unhealthy, Unknown
+from steps.core.etcd.views import View
+from steps.core.health import health
+from steps.core.health.tls_probe import NO_CA, Found
+from steps.core.health.verdict import Health
 from steps.core.node.service import State
-from steps.core.node.session import Result
-from steps.core.tls.check import NO_CA, Found
+from steps.core.transport.shell_session import Result
 from steps.verify import Verify
 
 __all__ = ["asking"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.core import versions
+from steps.core.base import versions
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,8 +11,8 @@ from clusters import on_loopback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.core.etcd import wal
-from steps.core.etcd.wal import HEAD, cluster_id
+from steps.core.node import wal_header as wal
+from steps.core.node.wal_header import HEAD, cluster_id
 
 # the first bytes of a segment that etcd 3.5.16 wrote for a cluster with the ID e4e4cb7b75f24ff3
 SEGMENT = bytes.fromhex(

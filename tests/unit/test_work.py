@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.core.errors import Refused
-from steps.core.files import private_directory
-from steps.core.work import claim, open_keys
+from steps.core.base.errors import Refused
+from steps.core.base.files import private_directory
+from steps.core.base.work_directory import claim, open_keys
 
 
 def mode(path: Path) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from clusters import on_hosts
 
-from steps.core.etcd.ask import Member, Status, View
+from steps.core.etcd.views import Member, Status, View
 
 CLUSTER = on_hosts()
 URLS = [CLUSTER.client_url(node) for node in CLUSTER.nodes]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from steps.core.base.versions import dotted, minor
 from steps.core.config.findings import Finding, Nodes, flag_tables
 from steps.core.config.schema import FLAGS, GIB, Etcd, Tls
-from steps.core.versions import dotted, minor
 
 # Flags that the program writes itself, and what to set instead.
 MANAGED: Mapping[str, str] = {

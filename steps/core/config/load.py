@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from steps.core.config import rules
-from steps.core.config.explain import dotted, show, translate, unknown
+from steps.core.base.errors import ConfigError, Problem
+from steps.core.base.hints import invoke
+from steps.core.base.user import whoami
+from steps.core.config import cross_checks
 from steps.core.config.findings import Finding, KeyPath
-from steps.core.config.lines import key_lines
+from steps.core.config.messages import dotted, show, translate, unknown
+from steps.core.config.model import Cluster, Node, NodePaths
 from steps.core.config.schema import (
     FLAGS,
     PROCESS,
@@ -29,10 +32,7 @@ from steps.core.config.schema import (
     Section,
     control,
 )
-from steps.core.errors import ConfigError, Problem
-from steps.core.hints import invoke
-from steps.core.model import Cluster, Node, NodePaths
-from steps.core.user import whoami
+from steps.core.config.toml_positions import key_lines
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -144,7 +144,7 @@ class _Reader:
         self._read_plugins()
         self._follow_service()
         tables = {**self.parts, "nodes": self.nodes, "count": self._count(), "broken": bool(self.findings)}
-        self.findings += rules.check(tables)
+        self.findings += cross_checks.check(tables)
 
     def _count(self) -> int:
         nodes = self.raw.get("nodes")
@@ -209,7 +209,7 @@ class _Reader:
             self.findings.append(unknown(path, name, known)._replace(message="no plugin of that name takes options"))
 
     def _follow_service(self) -> None:
-        """Puts in what differs under service "process"; hosts that are not understood are None to the rules."""
+        """Puts in what differs under service "process"; hosts that are not understood are None to the cross_checks."""
         hosts = self.parts["hosts"]
         if not {"transport", "service"} <= hosts.__dict__.keys():
             self.parts.update(hosts=None, paths=None)

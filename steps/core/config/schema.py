@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from steps.core.errors import masked_url
+from steps.core.base.errors import masked_url
 
 GIB = 1 << 30
 DNS_NAME = 253  # characters, RFC 1035

@@ -1,1 +1,1 @@
-"""What etcd itself says and needs: questions, flags, the health gate, rolling restarts, snapshots."""
+"""What etcd itself says and needs: questions and answers, flags, logs, living processes. Nothing here runs anything."""

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from shlex import quote
 
-from steps.core.errors import Refused
-from steps.core.etcd.ask import View
-from steps.core.model import Cluster, Node
+from steps.core.base.errors import Refused
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd.views import View
 
 # etcd's rpctypes and auth packages; a file's "permission denied" is neither's.
 _REFUSED = re.compile(r"(?:etcdserver|auth): (user name not found|user not found|user name is empty|permission denied)")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from steps.core.etcd.ask import own_urls
-from steps.core.model import Cluster, Node
-from steps.core.versions import minor
+from steps.core.base.versions import minor
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd.client import own_urls
 
 # Read by etcd at its first start and never again: no reason for a restart. Not --initial-election-tick-advance.
 BOOTSTRAP_ONLY = re.compile(r"--initial-(advertise-peer-urls|cluster|cluster-state|cluster-token)=")

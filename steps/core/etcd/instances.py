@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from steps.core.etcd.ask import COMMAND_TIMEOUT, asking
-from steps.core.model import Cluster, Node
-from steps.core.node.look import UNIT_DIGEST, Look
-from steps.core.node.look_script import quoted
-from steps.core.node.places import unit_file
+from steps.core.base.shell import quoted
+from steps.core.config.model import Cluster, Node
+from steps.core.etcd.client import COMMAND_TIMEOUT, asking
+from steps.core.node.facts import UNIT_DIGEST, Look
+from steps.core.node.paths import unit_file
 
 _OPTIONS = ("name", "data-dir", "wal-dir", "listen-client-urls", "cert-file", "key-file", "trusted-ca-file")
 _DATABASE = "/member/snap/db"

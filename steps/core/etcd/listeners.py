@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from steps.core.model import Cluster, Node
+from steps.core.config.model import Cluster, Node
 
 # For a shell in which $p is the member's pid. Prints `listener <address:port, in hex> ` for each of its TCP listeners.
 # One program lists all descriptors; the kernel's tables name a socket by its inode.

@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 from shlex import quote
 from urllib.parse import SplitResult, urlsplit
 
+from steps.core.base.hints import etcdctl, invoke
+from steps.core.config.model import Cluster, Node
 from steps.core.etcd import unit_text
-from steps.core.etcd.ask import Member
-from steps.core.hints import etcdctl, invoke
-from steps.core.model import Cluster, Node
-from steps.core.node.look import Look
-from steps.core.node.places import unit_file, wal_parent
+from steps.core.etcd.views import Member
+from steps.core.node.facts import Look
+from steps.core.node.paths import unit_file, wal_parent
 from steps.core.node.render import exec_argv, script_argv
 
 ANY = ("0.0.0.0", "::")  # noqa: S104  listening on every address

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from steps.core.node.service import START
+
 # plain: neither a logger's nor systemd's, as what Go itself prints of a flag or a panic.
 Level = Literal["fatal", "error", "minor", "plain", "systemd"]
 
-START = "--- etcd is started ---"  # what our own start writes into the log of a plain process
 _STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # SD_MESSAGE_UNIT_STARTING, systemd.journal-fields(7)
 _ZAP: Mapping[str, Level] = {"fatal": "fatal", "panic": "fatal", "dpanic": "fatal", "error": "error"}
 _CAPNSLOG = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+ ([CEWNIDT]) \| (.*)")  # etcd 3.4 where it writes to a file

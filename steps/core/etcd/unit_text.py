@@ -11,10 +11,10 @@ import hashlib
 import re
 from shlex import quote
 
+from steps.core.config.model import Cluster, Node
 from steps.core.etcd import flags
-from steps.core.model import Cluster, Node
-from steps.core.node.look import UNIT_DIGEST, Look, Process
-from steps.core.node.places import unit_file
+from steps.core.node.facts import UNIT_DIGEST, Look, Process
+from steps.core.node.paths import unit_file
 from steps.core.node.render import exec_argv, exec_start, script_argv, script_command, unit_path
 
 _ASSERT, _TEST = "AssertDirectoryNotEmpty=", "for member_data in "  # how each line of a guard begins

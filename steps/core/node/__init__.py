@@ -1,1 +1,1 @@
-"""One node: the shell on it, the look, what differs, and the script that applies it."""
+"""One node: what it should have, what it has, what differs, and the script that applies it."""

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.core.node.compare import Change, decided, text_of, with_block
+from steps.core.base.shell import quoted
+from steps.core.node.diff import Change, decided, text_of, with_block
+from steps.core.node.facts import Look
 from steps.core.node.guard import ENTER, PLAIN
-from steps.core.node.look import Look
-from steps.core.node.look_script import quoted
-from steps.core.node.places import HOSTS
-from steps.core.resources import (
+from steps.core.node.paths import HOSTS
+from steps.core.node.resources import (
     Blob,
     Block,
     Command,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from steps.core.hints import invoke
-from steps.core.model import Cluster, Node
+from steps.core.base.hints import invoke
+from steps.core.config.model import Cluster, Node
 
 NAME = "ca-key.pem"
 FACT = "cakey"  # as `FACT=1` in what a look prints

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.core.errors import PluginError
+from steps.core.base.errors import PluginError
 
 if TYPE_CHECKING:
     import jinja2

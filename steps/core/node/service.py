@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from shlex import quote
 
-from steps.core.errors import Refused
-from steps.core.etcd.logs import START
-from steps.core.model import Cluster, Node
-from steps.core.node.look_script import pid_lines
-from steps.core.node.places import PROCESS_UNIT, unit_file
+from steps.core.base.errors import Refused
+from steps.core.config.model import Cluster, Node
+from steps.core.node.inspect_script import pid_lines
+from steps.core.node.paths import PROCESS_UNIT, unit_file
+from steps.core.transport.node_lock import not_root
 
+START = "--- etcd is started ---"  # what our own start writes into the log of a plain process
 UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
 _LOG_FIELDS = ("MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER", "_TRANSPORT")
 STOP_SECONDS = 90  # systemd's own patience before it kills
@@ -43,12 +44,6 @@ def without_root(node: Node, output: str) -> Refused | None:
     """Return the refusal where a script with `root_script` in front, which said `output`, did not run as root."""
     word, _, uid = output.partition("\n")[0].partition(" ")
     return not_root(node, uid) if word == "uid" else None
-
-
-def not_root(node: Node, uid: str) -> Refused:
-    """Return the refusal of a login that is not root's."""
-    hint = "set [ssh] sudo = true, or another [ssh] user"
-    return Refused(f"{node.name}: we are logged in as uid {uid}, not as root", hint=hint)
 
 
 def reload_script(unit: str) -> str:

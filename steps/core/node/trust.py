@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from steps.core.node.look import Entry, Look
+from steps.core.node.facts import Entry, Look
 
 _OTHERS, _GROUP = 0o002, 0o020  # bits of a mode: who else may write
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from steps.core.errors import StepFailed
+from steps.core.base.errors import StepFailed
 
 BINARIES = ("etcd", "etcdctl", "etcdutl")  # etcdutl exists from 3.5 on
 REQUIRED = ("etcd", "etcdctl")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from steps.core.contracts import ReleaseSource
 from steps.core.release.binaries import REQUIRED
+from steps.core.release.contracts import ReleaseSource
 from steps.core.release.releases import Staged, foreign
 
 FILE = "releases.json"
@@ -26,7 +26,7 @@ def with_release(text: str, staged: Staged) -> str:
 def digests(
     text: str, version: str, arch: str, *, sources: Mapping[str, ReleaseSource], pin: str | None
 ) -> Mapping[str, str]:
-    """Binary's name → its digest (steps.core.digest), where `sources` and `pin` would give the same release again.
+    """Binary's name → its digest (steps.core.base.digest), where `sources` and `pin` would give the same release again.
 
     Empty where that is not known: another version, source or pin, or no record at all.
     """
@@ -39,7 +39,7 @@ def digests(
 
 
 def version_of(text: str, digest: str) -> str:
-    """Return the version of the etcd that has this digest (steps.core.digest); "" where no such one was distributed."""
+    """Return the version of the etcd that has this digest (steps.core.base.digest), or ""."""
     for version, entries in _read(text).items():
         for entry in entries.values():
             if isinstance(entry, dict) and (entry.get("digests") or {}).get("etcd") == digest:

@@ -19,13 +19,13 @@ from typing import Any
 
 import filelock
 
-from steps.core.contracts import Release, ReleaseSource
-from steps.core.digest import digest, file_digest
-from steps.core.errors import SourceUnavailable, StepFailed
-from steps.core.hints import again
+from steps.core.base.digest import digest, file_digest
+from steps.core.base.errors import SourceUnavailable, StepFailed
+from steps.core.base.hints import again
+from steps.core.node.resources import SUFFIXES, Blob, Stream
 from steps.core.release.binaries import BINARIES, REQUIRED, elf_arch, own_arch, printed_version
+from steps.core.release.contracts import Release, ReleaseSource
 from steps.core.release.tarball import stem
-from steps.core.resources import SUFFIXES, Blob, Stream
 
 # Measured on the three binaries of 3.5.30 (68 MB), which share much of their code: gzip 4 25.0 MB in 1.3 s; zstd as one
 # stream 16.5 MB at level 3 in 0.5 s, 15.3 MB at 6 in 1.2 s, 14.7 MB at 10 in 1.9 s (one by one: 22.6 MB at 6). A node

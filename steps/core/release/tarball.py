@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from steps.core.errors import SourceUnavailable, StepFailed
+from steps.core.base.errors import SourceUnavailable, StepFailed
 from steps.core.release.binaries import BINARIES, REQUIRED
 
 MAX_BINARY = 500_000_000  # bytes; etcd 3.5's largest binary has 26 MB

@@ -20,7 +20,7 @@ from urllib.request import proxy_bypass
 import urllib3
 from urllib3 import exceptions as broken
 
-from steps.core.errors import SourceUnavailable, StepFailed, masked_url
+from steps.core.base.errors import SourceUnavailable, StepFailed, masked_url
 
 CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
 FAILURES = 5  # in a row without one new byte

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 
-from steps.core.contracts import CARequest, CertBackend, LeafProfile
-from steps.core.errors import CertificateError, Refused
-from steps.core.files import replace, sync
-from steps.core.model import Cluster
+from steps.core.base.errors import CertificateError, Refused
+from steps.core.base.files import replace, sync
+from steps.core.config.model import Cluster
 from steps.core.tls import pki
+from steps.core.tls.contracts import CARequest, CertBackend, LeafProfile
 from steps.core.tls.store import Pair, Store
 
 SIGNER = "signer"  # beside a certificate: the backend that signed it

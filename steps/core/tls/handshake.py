@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from steps.core.errors import CertificateError
+from steps.core.base.errors import CertificateError
 
 T = TypeVar("T")
 Outcome = Literal["accepted", "refused", "untrusted", "timed out", "closed", "unreachable", "not checked"]

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from steps.core.contracts import LeafProfile
-from steps.core.errors import CertificateError
+from steps.core.base.errors import CertificateError
+from steps.core.tls.contracts import LeafProfile
 
 PEM = serialization.Encoding.PEM
 DER = serialization.Encoding.DER

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from steps.core.contracts import NO_HOST, LeafProfile
-from steps.core.etcd.ask import CLIENT_NAME
-from steps.core.model import Cluster, Node
+from steps.core.config.model import Cluster, Node
+from steps.core.tls.contracts import NO_HOST, LeafProfile
 
 SHARED = "shared"
+CLIENT_NAME = "operator"
 
 
 def leaf_name(cluster: Cluster, node: Node) -> str:

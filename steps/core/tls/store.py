@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from steps.core.contracts import LeafProfile
-from steps.core.errors import CertificateError, StepFailed, UsageError
-from steps.core.files import create, private_directory, replace, sync
-from steps.core.hints import invoke
+from steps.core.base.errors import CertificateError, StepFailed, UsageError
+from steps.core.base.files import create, private_directory, replace, sync
+from steps.core.base.hints import invoke
 from steps.core.tls import pki, validate
+from steps.core.tls.contracts import LeafProfile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
 

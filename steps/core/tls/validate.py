@@ -13,9 +13,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from steps.core.contracts import LeafProfile
-from steps.core.errors import CertificateError
+from steps.core.base.errors import CertificateError
 from steps.core.tls import pki
+from steps.core.tls.contracts import LeafProfile
 
 # Go, and so etcd, accepts no other hash in a signature (crypto/x509: SHA-1 and MD5 are refused).
 _HASHES = ("sha256", "sha384", "sha512")

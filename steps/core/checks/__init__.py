@@ -1,0 +1,1 @@
+"""May anything be changed at all? What preflight asks, and doctor after it."""

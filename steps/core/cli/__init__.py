@@ -1,0 +1,1 @@
+"""The command line: tasks and their options, one run of them, its locks and its history."""

@@ -1,0 +1,1 @@
+"""What a step may use while it runs."""

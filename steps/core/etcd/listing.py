@@ -1,0 +1,42 @@
+"""The live member list, asked for while a node is inspected."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from steps.core.etcd.client import members_script, parse
+from steps.core.etcd.views import Member
+from steps.core.node.service import state_script
+
+if TYPE_CHECKING:
+    from steps.core.config.model import Cluster, Node
+
+MARK = "\nlisting\n"  # behind it stands what the member said meanwhile
+
+
+def listing_script(cluster: Cluster, node: Node) -> str:
+    """The member list through the node's own member, which must be ready and listen where etcd.toml says.
+
+    etcdctl takes seconds to find out that a port is closed. Needs nothing that was seen before.
+    """
+    url = cluster.client_url(node)
+    ready = (
+        f"{state_script(cluster, node)}"
+        '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n'
+        + ('[ "${s%%[!a-z-]*}" = running ] || exit 0\n' if cluster.systemd else "")
+        + f'head -c 65536 <"/proc/${{p%%[!0-9]*}}/cmdline" | tr "\\0" "\\n" | grep -qF {quote(url)} || exit 0\n'
+    )
+    return ready + members_script(cluster, node, [url])
+
+
+def with_listing(cluster: Cluster, node: Node, script: str) -> str:
+    """`script`, and meanwhile the node's member is asked for the member list: `listed` takes the two apart."""
+    asking = f"b=$( {{\n{listing_script(cluster, node)}}} </dev/null )"
+    return f"{{\n{script}}} | {{\n{asking}\ncat; printf '\\nlisting\\n%s\\n' \"$b\"; }}\n"
+
+
+def listed(output: str) -> tuple[str, tuple[Member, ...] | None]:
+    """What the script itself said, and the member list, if there was one to be had."""
+    said, _, answer = output.rpartition(MARK)
+    return said, parse(answer).members

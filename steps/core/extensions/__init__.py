@@ -1,0 +1,1 @@
+"""Plugins: their hooks, loading them, and a typed call for every hook."""

@@ -1,0 +1,1 @@
+"""What a cluster is like right now: the gate, the whole health, the handshakes."""

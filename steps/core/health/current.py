@@ -1,0 +1,80 @@
+"""Asks what living.py compares: the live member list, and where data is that etcd.toml has elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from steps.core.base.errors import StepsError
+from steps.core.etcd import living
+from steps.core.etcd.client import members_script, parse
+from steps.core.etcd.listing import listing_script
+from steps.core.etcd.views import Member
+from steps.core.node.facts import Look
+from steps.core.node.service import state_script
+
+if TYPE_CHECKING:
+    from steps.core.config.model import Node
+    from steps.core.context.context import Context
+
+
+def members(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
+    """The live member list, as the first of `nodes` with a serving member says it; None where none does."""
+    for node in nodes:
+        if not _serves(ctx, ctx.look(node)):
+            continue
+        cluster = living.serving(ctx.cluster, ctx.looks)
+        found = parse(ctx.sh(node, members_script(cluster, node, [cluster.client_url(cluster.node(node.name))])).out)
+        if found.members is not None:
+            return found.members
+    return None
+
+
+def others(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
+    """The list as one of the other nodes says it; they are asked and not changed, one that is down is passed over."""
+    for node in ctx.cluster.nodes:
+        if node in nodes:
+            continue
+        try:
+            found = parse(ctx.sh(node, listing_script(ctx.cluster, node)).out)
+        except StepsError:
+            continue
+        if found.members is not None:
+            return found.members
+    return None
+
+
+def problems(ctx: Context, nodes: Sequence[Node], *, starts: bool) -> list[living.Problem]:
+    """What etcd.toml would do to members that live. `starts`: this run would start members. Changes nothing."""
+    cluster = ctx.cluster
+    found: list[living.Problem] = []
+    for node in nodes:
+        look = ctx.look(node)
+        moves = living.moves(cluster, node, look)
+        if moves:
+            found += living.moved(cluster, node, moves, _states(ctx, node, moves))
+        found += living.differences(cluster, node, look, ctx.members)
+    if ctx.members is not None and not any(problem.kind == "scheme" for problem in found):
+        looks = {node.name: ctx.look(node) for node in nodes}
+        found += living.membership(cluster, looks, ctx.members, starts=starts)
+    return list(dict.fromkeys(found))
+
+
+def learn(ctx: Context, node: Node) -> None:
+    """Notes at which client port the node's living process listens, for `ctx.serving`."""
+    script = (
+        state_script(ctx.cluster, node) + 'head -c 65536 "/proc/${p%%[!0-9]*}/cmdline" 2>/dev/null | tr "\\0" "\\n"\n'
+    )
+    argv = ctx.sh(node, script).out.splitlines()
+    urls = living.options(argv).get("listen-client-urls", "").split(",")
+    ctx.ports[node.name] = living.listens(node, urls)
+
+
+def _states(ctx: Context, node: Node, moves: Sequence[living.Move]) -> Mapping[str, str]:
+    said = ctx.sh(node, living.moves_script(moves)).out.splitlines()
+    return dict(line.split(" ", 1) for line in said if " " in line)
+
+
+def _serves(ctx: Context, look: Look) -> bool:
+    ready = not ctx.cluster.systemd or look.unit.get("ActiveState") == "active"
+    return look.process is not None and ready

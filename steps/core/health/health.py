@@ -1,0 +1,338 @@
+"""The cluster's health from end to end: what systemd says, what etcd answers, what a real client meets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from steps.core.base import versions
+from steps.core.base.errors import StepsError
+from steps.core.base.hints import invoke
+from steps.core.etcd import auth, listeners
+from steps.core.etcd.client import ask_script, own_urls, parse, peers_script
+from steps.core.etcd.identity import known_id
+from steps.core.etcd.views import View
+from steps.core.health import current, gate
+from steps.core.health.verdict import Health, MemberHealth
+from steps.core.node import ca_key
+from steps.core.node.service import State, parse_state, root_script, state_script, without_root
+from steps.core.transport.shell_session import Result
+
+if TYPE_CHECKING:
+    from steps.core.config.model import Cluster, Node
+    from steps.core.context.context import Context
+    from steps.core.health.tls_probe import Found
+
+PROBE = "etcd-steps/verify/"
+
+
+def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
+    """Asks every node once, in parallel; a node that cannot be reached is unknown, not an end.
+
+    `thorough`: also a write, a read and hashes through the first node that answers, and real TLS handshakes.
+    """
+    health = Health()
+    first = nodes[0].name
+    answers = ctx.each(nodes, lambda node: _meet(ctx, node, speaks=node.name == first, thorough=thorough))
+    asked, unasked = _sorted(answers)
+    views = {name: parse(answer.out) for name, answer in asked.items()}
+    states = {name: parse_state(answer.out) for name, answer in asked.items()}
+    copies = [node for node in nodes if node.name in asked and asked[node.name].out.startswith(f"{ca_key.FACT}=")]
+    speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
+    cluster = ctx.serving
+    health.warnings += _elsewhere(ctx.cluster, cluster, nodes)
+    nodes = [cluster.node(node.name) for node in nodes]
+    confirmed = _confirmed(ctx, [node for node in nodes if node.name in unasked], views, speaker)
+    known = {**views, **confirmed}
+    _note_unasked(cluster, unasked, confirmed, speaker, health)
+    health.problems += _services(nodes, states)
+    kept = _note_auth(cluster, nodes, views, health)
+    if known:
+        health.problems += _etcd(cluster, [n for n in nodes if n.name in known and n.name not in kept], known, speaker)
+    health.problems += _listeners(cluster, [node for node in nodes if node.name in asked], views)
+    health.problems += _unexplained(ctx.serving, asked)
+    health.problems += _identity(cluster, known)
+    health.quorum = _quorum(cluster, known, states)
+    seen: dict[str, datetime | None] = {}
+    for node in nodes if cluster.tls.enabled else ():
+        if node.name in asked:
+            seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
+    health.members = [
+        _member(cluster, node, known.get(node.name), seen.get(node.name), checked=node.name in asked) for node in nodes
+    ]
+    health.warnings += [*releases(cluster, health.members), *filter(None, [ca_key.warning(cluster, copies)])]
+    return health
+
+
+def _sorted(
+    answers: Mapping[str, tuple[Result | StepsError, Found | None]],
+) -> tuple[dict[str, Result], dict[str, StepsError]]:
+    """What the nodes answered, and why others could not be asked."""
+    asked: dict[str, Result] = {}
+    unasked: dict[str, StepsError] = {}
+    for name, (answer, _) in answers.items():
+        if isinstance(answer, StepsError):
+            unasked[name] = answer
+        else:
+            asked[name] = answer
+    return asked, unasked
+
+
+def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
+    """What one member says of all of `nodes`, where all are known to run: etcdctl waits long for one that does not."""
+    if any(node.name not in ctx.looks or ctx.look(node).process is None for node in nodes):
+        return gather(ctx, nodes, thorough=False)
+    cluster, asker, health = ctx.serving, nodes[0], Health()
+    nodes = [cluster.node(node.name) for node in nodes]
+    view = gate.ask(ctx, asker, [cluster.client_url(node) for node in nodes])
+    kept = _note_auth(cluster, [asker], {asker.name: view}, health)
+    judged = [node for node in nodes if not kept or cluster.client_url(node) in view.statuses]
+    health.problems += gate.member_problems(replace(cluster, nodes=tuple(judged)), view)
+    health.problems += gate.cluster_problems(cluster, view)
+    health.problems += _identity(cluster, {asker.name: view})
+    health.quorum = _quorum(cluster, {asker.name: view}, {})
+    ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
+    health.members = [_member(cluster, node, view, ends.get(node.name), checked=True) for node in nodes]
+    health.warnings += releases(cluster, health.members)
+    return health
+
+
+def releases(cluster: Cluster, members: Sequence[MemberHealth] = ()) -> list[str]:
+    """What is known against the releases that run, or else against the configured one."""
+    running = {member.version for member in members if member.version} or {cluster.version}
+    return [said for version in sorted(running) if (said := versions.warning(version))]
+
+
+def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Result | StepsError, Found | None]:
+    """What the node's script said and, where asked for, what its ports did; both at the same time."""
+    try:
+        ctx.hosts.open(node)  # once: a node that is down would cost both of them its deadline
+    except StepsError as error:
+        return error, None
+    with ThreadPoolExecutor(1) as pool:
+        shaking = None
+        if thorough and ctx.cluster.tls.enabled:
+            from steps.core.health.tls_probe import check
+
+            shaking = pool.submit(check, ctx, node)
+        before = listeners.SCRIPT if thorough else ""
+        answer = _ask(ctx, node, probe=thorough and speaks, members=speaks, before=before)
+        found = shaking.result() if shaking else None
+        if isinstance(answer, Result) and _learned(ctx, node, answer):
+            answer = _ask(ctx, node, probe=thorough and speaks, members=speaks, before=before)
+            found = check(ctx, node) if shaking else None
+        return answer, found
+
+
+def _ask(ctx: Context, node: Node, *, probe: bool, members: bool, before: str = "") -> Result | StepsError:
+    """`before`: a script for once the member's pid is in $p; what it prints precedes the answers."""
+    cluster = ctx.serving
+    now = cluster.node(node.name)
+    key = PROBE + secrets.token_hex(4) if probe else ""
+    asked = ask_script(cluster, now, own_urls(cluster, now), members=members, probe=key)
+    # etcdctl takes half a minute to find out that nobody listens.
+    running = 'p=${p%%[!0-9]*}; [ "$p" != 0 ] || exit 0\n' + before
+    script = root_script(cluster) + ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
+    try:
+        answer = ctx.sh(node, script, deadline=120)
+        return without_root(node, answer.out) or answer
+    except StepsError as error:
+        return error
+
+
+def _learned(ctx: Context, node: Node, answer: Result) -> bool:
+    """Whether a member that runs and did not answer turns out to listen at another port than was asked.
+
+    Only then is its process looked at: most answer.
+    """
+    before = ctx.serving.node(node.name)
+    if not parse_state(answer.out).pid or ctx.serving.client_url(before) in parse(answer.out).statuses:
+        return False
+    try:
+        current.learn(ctx, node)
+    except StepsError:  # it is lost meanwhile, and what it answered counts
+        return False
+    return ctx.serving.node(node.name).client_port != before.client_port
+
+
+def _speaker(ctx: Context, nodes: Sequence[Node], views: dict[str, View], first: str, *, thorough: bool) -> str:
+    """The node that spoke for the cluster; another one is asked where the first could not."""
+    if first in views and views[first].members is not None:
+        return first
+    for node in nodes:
+        if node.name == first or node.name not in views or not views[node.name].statuses:
+            continue
+        answer = _ask(ctx, node, probe=thorough, members=True)
+        if isinstance(answer, Result) and (view := parse(answer.out)).members is not None:
+            views[node.name] = view
+            return node.name
+    return first
+
+
+def _confirmed(ctx: Context, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> dict[str, View]:
+    """What the speaker says of the members of `nodes`, whose hosts could not be asked; {} where it cannot say.
+
+    Without a quorum it may itself be the one that is cut off from the others.
+    """
+    cluster = ctx.serving
+    if not nodes or speaker not in views or speaker not in gate.healthy(cluster, views[speaker]):
+        return {}
+    asker, urls = cluster.node(speaker), {node.name: cluster.client_url(node) for node in nodes}
+    try:
+        view = parse(ctx.sh(asker, peers_script(cluster, asker, [*urls.values()])).out)
+    except StepsError:  # it answered a moment ago; then the others stay unknown
+        return {}
+    return {name: _only(view, url) for name, url in urls.items()}
+
+
+def _only(view: View, url: str) -> View:
+    status = view.statuses.get(url)
+    return View(statuses={url: status} if status else {}, health={url: view.health.get(url, "no answer")})
+
+
+def _note_unasked(
+    cluster: Cluster, unasked: Mapping[str, StepsError], confirmed: Mapping[str, View], speaker: str, health: Health
+) -> None:
+    """A host that could not be asked is a problem only where its member does not answer the others, either."""
+    for name, error in unasked.items():
+        line = error.message if gate.of(name, error.message) else f"{name}: {error.message}"
+        health.hints.append(error.hint)
+        view = confirmed.get(name)
+        if view is None:
+            health.unknown.append(line)
+        elif name in gate.healthy(cluster, view):
+            health.unknown.append(f"{line}; its member answers {speaker} and is healthy")
+        else:
+            health.problems.append(line)
+
+
+def _note_auth(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], health: Health) -> set[str]:
+    """The nodes of whose member auth keeps the status back; that is unknown, and no silence of the member's."""
+    kept = set()
+    for node in nodes:
+        view = views.get(node.name, View())
+        if refused := auth.refuses(cluster, node, view):
+            health.unknown.append(refused.message)
+            health.hints.append(refused.hint)
+            if cluster.client_url(node) not in view.statuses:
+                kept.add(node.name)
+    return kept
+
+
+def _quorum(cluster: Cluster, views: Mapping[str, View], states: Mapping[str, State]) -> bool | None:
+    """Whether a majority of the members serves; None where it is unknown.
+
+    A member that is healthy has committed a read. One under an alarm is not, and follows a leader all the same.
+    """
+    known = known_id(cluster)
+    statuses = [
+        (view, url, status)
+        for view in views.values()
+        for url, status in view.statuses.items()
+        if not known or status.cluster_id == known
+    ]
+    if any(view.health.get(url) == "" for view, url, _ in statuses):
+        return True
+    led = {status.id for _, _, status in statuses if status.leader != "0"}
+    if len(led) >= cluster.quorum:
+        return True
+    down = {name for name in states if not any(status.leader != "0" for status in views[name].statuses.values())}
+    return False if len(cluster.nodes) - len(down) < cluster.quorum else None
+
+
+def _elsewhere(cluster: Cluster, serving: Cluster, nodes: Sequence[Node]) -> Iterator[str]:
+    """Members that answer, and not where etcd.toml says."""
+    for node in nodes:
+        now, then = serving.client_url(serving.node(node.name)), cluster.client_url(node)
+        if now != then:
+            yield f"{node.name} serves at {now}, etcd.toml says {then}: see {invoke('plan')}"
+
+
+def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[str]:
+    for node in nodes:
+        state = states.get(node.name)
+        if state is not None and state.active not in ("active/running", "running"):
+            yield f"{node.name}: etcd is not running ({state.active})"
+
+
+def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> Iterator[str]:
+    """The gate's own judgement over what all nodes said, then what only a thorough look asks for."""
+    statuses = {url: status for view in views.values() for url, status in view.statuses.items()}
+    spoken = views.get(speaker, View())
+    chosen = {cluster.client_url(node) for node in nodes}
+    asked = replace(cluster, nodes=tuple(node for node in cluster.nodes if cluster.client_url(node) in chosen))
+    main = {url: status for url, status in statuses.items() if url in chosen}
+    healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
+    yield from gate.member_problems(asked, View(statuses=main, health=healths))
+    yield from gate.cluster_problems(cluster, replace(spoken, statuses=main))
+    if spoken.written and not auth.refused(spoken):
+        yield f"a write and a read through {speaker} failed: {spoken.written}"
+    if len(set(spoken.hashes.values())) > 1:
+        yield f"members hold different data at one revision: {dict(spoken.hashes)}"
+
+
+def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View]) -> Iterator[str]:
+    """Where a node's own member does not answer at another URL than the one that the others use."""
+    for node in nodes:
+        for url in own_urls(cluster, node):
+            wrong = views[node.name].health.get(url, "no answer")
+            if wrong and url != cluster.client_url(node):
+                yield f"{node.name} does not answer at {url}: {wrong}"
+
+
+def _unexplained(cluster: Cluster, asked: Mapping[str, Result]) -> Iterator[str]:
+    for name, answer in asked.items():
+        node = cluster.node(name)
+        urls = (*own_urls(cluster, node), cluster.peer_url(node))
+        for place in listeners.unexplained(cluster, node, answer.out, urls):
+            yield f"{name}: etcd listens on {place} too, and nothing in etcd.toml says so"
+
+
+def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
+    """Whether it is the cluster of the first healthy start that answers."""
+    seen = {status.cluster_id for view in views.values() for status in view.statuses.values()}
+    known = known_id(cluster)
+    if known and (foreign := seen - {known}):
+        yield f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
+
+
+def _member(
+    cluster: Cluster, node: Node, view: View | None, expires: datetime | None, *, checked: bool
+) -> MemberHealth:
+    """`checked`: the host itself was asked; else another member said this of it, or nothing is known."""
+    url = cluster.client_url(node)
+    status = view.statuses.get(url) if view else None
+    if view is None or status is None:
+        said = "unknown" if view is None or auth.refused(view) else "no answer"
+        return MemberHealth(node.name, url, "-", said, "", expires, checked)
+    role = "learner" if status.learner else "leader" if status.leader == status.id else "follower"
+    said = "healthy" if view.health.get(url) == "" else "unhealthy"
+    said = said if checked else f"{said}, host not checked"
+    return MemberHealth(node.name, url, role, said, status.version, expires, checked)
+
+
+def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) -> datetime | None:
+    """When the member's certificate ends, as served or else as issued; what is wrong with it goes to `health`."""
+    from steps.core.tls import pki, profiles
+
+    if found is not None:
+        health.problems += [f"{node.name}: {problem}" for problem in found.problems]
+        health.warnings += [f"{node.name}: {warning}" for warning in found.warnings]
+        health.unknown += [line for line in found.unknown if line not in health.unknown]
+    now = datetime.now(timezone.utc)
+    pair = ctx.store.pair(profiles.leaf_name(ctx.cluster, node))
+    issued = pki.read(pair.cert)[0].not_valid_after_utc if pair else None
+    ends = (found.not_after if found else None) or issued
+    if ends is not None and ends <= now:
+        health.problems.append(
+            f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: {invoke(f'certs --node {node.name}')}"
+        )
+    elif pair is not None and pki.due(pair.cert, ctx.cluster.tls.renew_days, now):
+        health.warnings.append(
+            f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): {invoke('certs')}"
+        )
+    return ends

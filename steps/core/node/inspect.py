@@ -1,0 +1,174 @@
+"""What inspect_script's script printed becomes one node's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from steps.core.node import wal_header
+from steps.core.node.facts import LARGE, Entry, Look, Process, Space
+from steps.core.node.resources import Command, Resource, Service
+
+_KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
+
+
+def parse(output: str, resources: Sequence[Resource]) -> Look:
+    """Reads the script's output. What it does not mention does not exist. Raises ValueError where a file changed."""
+    reader = _Reader(output, resources)
+    reader.read()
+    return reader.look()
+
+
+class _Reader:
+    def __init__(self, output: str, resources: Sequence[Resource]) -> None:
+        self._rest = output
+        self._resources = resources
+        self._entries: dict[str, Entry] = {}
+        self._digests: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
+        self._links: dict[str, str] = {}
+        self._facts: dict[str, str] = {}
+        self._unit: dict[str, str] = {}
+        self._users: set[str] = set()
+        self._states: dict[str, str] = {}
+        self._listening: dict[int, list[tuple[str, str]]] = {}
+        self._strangers: dict[str, str] = {}
+        self._folders: dict[str, tuple[str, bool]] = {}
+        self._filesystems: dict[str, tuple[int, int, int | None]] = {}
+        self._devices: dict[str, str] = {}
+        self._process: Process | None = None
+
+    def read(self) -> None:
+        while self._rest:
+            line, _, self._rest = self._rest.partition("\n")
+            word, _, value = line.partition(" ")
+            handler = getattr(self, f"_on_{word}", None)
+            if handler is not None:
+                handler(value)
+            elif "=" in word:
+                name, _, content = line.partition("=")
+                self._facts[name] = content
+            elif len(word) == 64:  # noqa: PLR2004  a digest in hex, as b2sum prints it
+                self._digests[value[1:]] = word
+
+    def look(self) -> Look:
+        facts = {name: value for name, value in self._facts.items() if value}
+        if cluster := wal_header.cluster_id(bytes.fromhex(facts.pop("walhead", ""))):
+            facts["cluster"] = cluster
+        if "binary" in facts:
+            facts["binary"] = self._digests.get(facts["binary"], "")
+        process = self._process
+        if facts.get("living") == "same":
+            facts["living"] = facts.get("version", "")
+            process = replace(process, exe=facts.get("binary", "")) if process else None
+        entries = {
+            path: replace(
+                entry,
+                digest=self._digests.get(path, ""),
+                target=self._links.get(path, ""),
+                content=self._texts.get(path),
+            )
+            for path, entry in self._entries.items()
+        }
+        return Look(
+            entries=entries,
+            facts=facts,
+            unit=self._unit,
+            process=process,
+            users=frozenset(self._users),
+            states=self._states,
+            listening={port: tuple(owners) for port, owners in self._listening.items()},
+            space={path: self._under(folder, writable) for path, (folder, writable) in self._folders.items()},
+            strangers=self._strangers,
+            member="member" in facts,
+            wal="wal" in facts,
+        )
+
+    def _take(self, size: str) -> str:
+        # Sizes are bytes under LC_ALL=C, and the output was decoded: count in bytes.
+        raw = self._rest.encode("utf-8", "surrogateescape")
+        content = raw[: int(size)].decode("utf-8", "surrogateescape")
+        self._rest = raw[int(size) + 1 :].decode("utf-8", "surrogateescape")
+        return content
+
+    def _on_entry(self, value: str) -> None:
+        raw, mode, mtime, names = value.split(" ", 3)
+        owner, group, path = names.split("\t", 2)
+        kind = _KINDS.get(int(raw, 16) & 0o170000, "other")
+        before = self._entries.get(path)
+        through = before.owner if before is not None and before.kind == "link" else ""
+        self._entries[path] = Entry(
+            kind=kind, mode=int(mode, 8), owner=owner, group=group, mtime=int(mtime), through=through
+        )
+
+    def _on_link(self, value: str) -> None:
+        self._links[value] = ""
+
+    def _on_links(self, _value: str) -> None:
+        for path in self._links:
+            self._links[path], _, self._rest = self._rest.partition("\n")
+
+    def _on_text(self, value: str) -> None:
+        size, _, path = value.partition(" ")
+        self._sizes[path] = int(size)
+
+    def _on_texts(self, _value: str) -> None:
+        """The files one behind another, as head prints them: what cannot be read is left out."""
+        raw, between = self._rest.encode("utf-8", "surrogateescape"), b""
+        for path, size in self._sizes.items():
+            header = between + f"==> {path} <==\n".encode("utf-8", "surrogateescape")
+            if not raw.startswith(header):
+                continue
+            start, between = len(header), b"\n"
+            end = start + min(size, LARGE)
+            if size < LARGE:
+                self._texts[path] = raw[start:end].decode("utf-8", "surrogateescape")
+            raw = raw[end:]
+        if not raw.startswith(b"\n"):
+            raise ValueError("a file changed meanwhile")
+        self._rest = raw[1:].decode("utf-8", "surrogateescape")
+
+    def _on_user(self, value: str) -> None:
+        self._users.add(value)
+
+    def _on_state(self, value: str) -> None:
+        index, _, state = value.partition(" ")
+        resource = self._resources[int(index)]
+        if isinstance(resource, Service | Command):
+            self._states[resource.key] = state
+
+    def _on_unit(self, value: str) -> None:
+        for line in self._take(value).splitlines():
+            name, _, content = line.partition("=")
+            self._unit[name] = content
+
+    def _on_process(self, value: str) -> None:
+        pid, digest, started, size = value.split()
+        argv = self._take(size).split("\n")
+        self._process = Process(int(pid), digest, tuple(argv[:-1]), int(started))
+
+    def _on_listen(self, value: str) -> None:
+        port, uid, inode = value.split()
+        self._listening.setdefault(int(port, 16), []).append((uid, inode))
+
+    def _on_space(self, value: str) -> None:
+        writable, _, path = value.partition(" ")
+        folder, _, self._rest = self._rest.partition("\n")
+        self._folders[path] = folder, writable == "1"
+
+    def _on_stranger(self, value: str) -> None:
+        self._strangers[value], _, self._rest = self._rest.partition("\n")
+
+    def _on_filesystem(self, value: str) -> None:
+        block, free, total, spare, files, folder = value.split(" ", 5)
+        inodes = int(spare) if int(files) else None
+        self._filesystems[folder] = int(block) * int(free), int(block) * int(total), inodes
+
+    def _on_device(self, value: str) -> None:
+        device, _, folder = value.partition(" ")
+        self._devices[folder] = device
+
+    def _under(self, folder: str, writable: bool) -> Space:  # noqa: FBT001 - as it was read
+        free, total, inodes = self._filesystems[folder]
+        return Space(free, total, self._devices[folder], writable, inodes)

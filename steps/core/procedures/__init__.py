@@ -1,0 +1,1 @@
+"""What changes a cluster, member by member: starts, restarts, upgrades."""

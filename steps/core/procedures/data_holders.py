@@ -1,0 +1,41 @@
+"""Who has a member's database open: etcd waits for ever for a lock that a second etcd holds."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from steps.core.base.errors import Unhealthy
+from steps.core.base.hints import invoke
+from steps.core.etcd import instances
+
+if TYPE_CHECKING:
+    from steps.core.config.model import Node
+    from steps.core.context.context import Context
+
+
+def refuse_held(ctx: Context, node: Node) -> None:
+    """etcd waits for ever for the lock on its database that a second etcd holds."""
+    holders = ctx.sh(node, holders_script(node)).out.split("\n")[:-1]
+    if holders:
+        living = instances.parse(ctx.sh(node, instances.script()).out)
+        ends = "; ".join(instances.end(living, int(holder.split()[1])) for holder in holders)
+        raise Unhealthy(
+            f"{node.name}: {', '.join(holders)} has {node.paths.data} open: a second etcd on the same data? "
+            "It was not started",
+            hint=f"if nothing needs it, on {node.name}: {ends}; then: {invoke(f'start --node {node.name}')}",
+        )
+
+
+def holders_script(node: Node) -> str:
+    """Prints `pid N (name)` of each process that is not the unit's and may write the member's database."""
+    database = quote(f"{node.paths.data}/member/snap/db")
+    return f"""
+[ -f {database} ] && [ ! -L {database} ] || exit 0
+for f in /proc/[0-9]*/fd/*; do [ "$f" -ef {database} ] || continue
+  p=${{f#/proc/}}; p=${{p%%/*}}; case $(cat /proc/$p/cgroup) in */etcd.service*) continue;; esac
+  v=0; while read -r k v; do [ "$k" != flags: ] || break; done </proc/$p/fdinfo/${{f##*/}}
+  case $v in *0) continue;; esac # a backup only reads
+  read -r n </proc/$p/comm && echo "pid $p ($n)"; done 2>/dev/null
+true
+"""

@@ -1,0 +1,1 @@
+"""One shell on each node, whatever carries it, and the node's lock."""
