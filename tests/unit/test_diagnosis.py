@@ -333,6 +333,19 @@ def test_what_does_not_stop_a_member() -> None:
     assert "kill 77" in by["second-etcd"].mend
 
 
+@pytest.mark.parametrize("case", [well(CLUSTER, TWO), down(TWO)])
+def test_diagnose_unit_with_an_open_quote_is_a_finding(case: NodeEvidence) -> None:
+    assert case.look is not None
+    unit = {unit_file(CLUSTER, TWO): Entry("file", content="ExecStart=/bin/etcd '--data-dir=/elsewhere\n")}
+    (finding, *_) = found(replace(case, look=replace(case.look, entries=unit)))
+    assert (finding.failure, finding.node) == ("unreadable-unit", "etcd-2")
+    assert finding.evidence[0].startswith("/etc/systemd/system/etcd.service: its command line cannot be read")
+    assert (
+        Hints().shown(finding.mend)
+        == "correct the quotes in that file on etcd-2, then: invoke units start --node etcd-2"
+    )
+
+
 def test_handshakes_are_told_where_nothing_else_is_wrong() -> None:
     shaken = well(CLUSTER, TWO, tls=("client port 2379 does not take its certificate: it refused",))
     (finding,) = found(shaken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clusters import on_hosts, on_loopback
@@ -51,6 +52,27 @@ HOW_TO = {
     "heartbeat-interval": "250",
     "election-timeout": "2000",
 }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("new", MEMBERS)),
+        ({"cluster_state": "existing"}, ("existing", MEMBERS)),
+        ({"initial_cluster": {"a": "https://10.0.0.9:2380", "b": "http://[::1]:1"}},
+         ("new", "a=https://10.0.0.9:2380,b=http://[::1]:1")),
+        ({"cluster_state": "existing", "initial_cluster": {"a": "https://10.0.0.9:2380"}},
+         ("existing", "a=https://10.0.0.9:2380")),
+    ],
+)  # fmt: skip
+def test_argv_initial_cluster_is_etcd_tomls_unless_it_is_given(given: Any, expected: tuple[str, str]) -> None:
+    cluster = on_hosts()
+    words = flags.argv(cluster, cluster.nodes[0], {}, **given)
+    found = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    assert (found["initial-cluster-state"], found["initial-cluster"]) == expected
+    assert flags.lasting(words) == flags.lasting(flags.argv(cluster, cluster.nodes[0], {})), "no reason for a restart"
+
+
 SAFE = {
     "auto-tls": "false",
     "peer-auto-tls": "false",

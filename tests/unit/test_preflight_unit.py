@@ -160,6 +160,19 @@ def test_a_changed_token_is_said_where_members_have_data(cluster: Cluster) -> No
     assert asked(cluster, seen(cluster, entries=entries, facts=facts)) == ("", [])
 
 
+@pytest.mark.parametrize("process", [None, LIVING])
+def test_preflight_unit_with_an_open_quote_is_refused_by_node_and_file(
+    cluster: Cluster, process: Process | None
+) -> None:
+    unit = 'ExecStart=/usr/local/bin/etcd --name=a "--data-dir=/elsewhere\n'
+    entries = {unit_file(cluster, cluster.nodes[1]): Entry("file", content=unit)}
+    facts = {"machine": "2", "boot": "2"}
+    look = seen(cluster, entries=entries, facts=facts, member=True, wal=True, process=process)
+    (line,) = asked(cluster, look)[0].splitlines()[1:]
+    said = "/etc/systemd/system/etcd.service: its command line cannot be read (no closing quotation)"
+    assert line.startswith(f"  etcd-2: {said}")
+
+
 def test_systemd_must_run(cluster: Cluster) -> None:
     look = seen(cluster, facts={"machine": "2", "boot": "2"})
     without = replace(look, facts={name: value for name, value in look.facts.items() if name != "systemd"})

@@ -209,6 +209,14 @@ def test_exec_argv_reads_what_unit_word_wrote(words: list[str], split: bool) -> 
     assert exec_argv(f"[Unit]\n[Service]\nExecStart={line}\n\nRestart=on-failure\n") == ("/bin/etcd", *words)
 
 
+@pytest.mark.parametrize("line", ['"/bin/etcd', "/bin/etcd --name='a", '/bin/etcd "--data-dir=/srv/e"tc"d'])
+def test_exec_argv_quote_that_is_not_closed_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match="No closing quotation"):
+        exec_argv(f"[Service]\nExecStart={line}\n")
+    with pytest.raises(ValueError, match="No closing quotation"):
+        script_argv(f"exec env -i {line}\n")
+
+
 PRINTF = shutil.which("printf") or "printf"
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from steps.core.config.model import Cluster, Node
-from steps.core.etcd import instances
+from steps.core.etcd import instances, unit_text
 from steps.core.etcd.identity import REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.node import trust
 from steps.core.node.facts import ARCHITECTURES, Look
@@ -114,6 +114,12 @@ def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
         )
 
 
+def unreadable_unit(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+    """Return a unit that cannot be read: where the member has its data is unknown, and so what a change would do."""
+    if problem := unit_text.unreadable(cluster, node, look):
+        yield f"{problem}: correct the quotes in it"
+
+
 def planted(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Links and odd files below a directory that etcd may write to: root follows and opens none of them."""
     if not cluster.systemd:
@@ -184,6 +190,7 @@ CHECKS = (
     planted,
     changeable,
     overrides,
+    unreadable_unit,
     foreign_data,
 )
 

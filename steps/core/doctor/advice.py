@@ -14,11 +14,10 @@ from steps.core.base.hints import invoke
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
 from steps.core.doctor.evidence import Evidence, NodeEvidence
-from steps.core.etcd import auth
+from steps.core.etcd import auth, living
 from steps.core.etcd.instances import end
 from steps.core.etcd.views import Member
-from steps.core.node.paths import unit_file, wal_parent
-from steps.core.node.render import exec_argv, script_argv
+from steps.core.node.paths import wal_parent
 
 PAGE = "docs/operations.md"
 DAY = 86400  # seconds
@@ -81,10 +80,7 @@ def _replace(at: Situation) -> str:
 def unit_paths(cluster: Cluster, case: NodeEvidence) -> tuple[str, str]:
     """Return where the unit on the node has data and WAL; what etcd.toml says where there is none."""
     node, look = case.node, case.look
-    entry = look.entries.get(unit_file(cluster, node)) if look else None
-    content = entry.content if entry and entry.content else ""
-    argv = exec_argv(content) if cluster.systemd else script_argv(content) if content else ()
-    said = dict(word.lstrip("-").partition("=")[::2] for word in argv)
+    said = living.installed(cluster, node, look) if look else {}
     return said.get("data-dir", node.paths.data), said.get("wal-dir", node.paths.wal)
 
 

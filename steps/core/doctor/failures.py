@@ -59,6 +59,11 @@ FAILURES: Mapping[str, Failure] = {
         "{say}",
         aside=True,
     ),
+    "unreadable-unit": Failure(
+        "the command line of the unit cannot be read",
+        "correct the quotes in that file on {node}, then: " + _UNITS,
+        aside=True,
+    ),
     "unknown-flag": Failure(
         "the unit has a flag that this etcd does not know",
         "take it out of etcd.toml, if it stands there, then: " + _UNITS,

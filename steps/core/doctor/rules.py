@@ -149,6 +149,7 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     assert look is not None  # noqa: S101  NODE_CHECKS are asked of nodes that were looked at
     for failure, check in (
         ("overridden", node_checks.overrides),
+        ("unreadable-unit", node_checks.unreadable_unit),
         ("wal-mountpoint", node_checks.wal_mount),
         ("two-wals", node_checks.two_wals),
         ("not-writable", node_checks.inhabited),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from steps.core.base.versions import minor
 from steps.core.config.model import Cluster, Node
@@ -22,11 +23,24 @@ SUITES = ",".join(
 )
 
 
-def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """The binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's.
+def argv(
+    cluster: Cluster,
+    node: Node,
+    extra: Mapping[str, str],
+    *,
+    cluster_state: Literal["new", "existing"] = "new",
+    initial_cluster: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Return the binary and its flags; `extra` are the plugins'. Later win: ours, the cluster's, plugins', the node's.
 
     Feature gates are merged gate by gate: whoever sets one keeps the others.
+
+    `cluster_state`: "existing" for a member that joins a cluster which is there; `initial_cluster`: the members that
+    it starts among, name → peer URL; None: those of etcd.toml. Source: etcd-io/website, op-guide/configuration.
     """
+    members = (
+        {each.name: cluster.peer_url(each) for each in cluster.nodes} if initial_cluster is None else initial_cluster
+    )
     ours = {
         "name": node.name,
         "data-dir": node.paths.data,
@@ -37,8 +51,8 @@ def argv(cluster: Cluster, node: Node, extra: Mapping[str, str]) -> tuple[str, .
         "listen-client-urls": ",".join(own_urls(cluster, node)),
         "advertise-client-urls": cluster.client_url(node),
         "initial-cluster-token": cluster.token,
-        "initial-cluster": ",".join(f"{each.name}={cluster.peer_url(each)}" for each in cluster.nodes),
-        "initial-cluster-state": "new",
+        "initial-cluster": ",".join(f"{name}={url}" for name, url in members.items()),
+        "initial-cluster-state": cluster_state,
         **({"listen-metrics-urls": f"http://{node.host}:{cluster.metrics_port}"} if cluster.metrics_port else {}),
         **(_corruption_checks(cluster.version) if cluster.hosts.hardening or not cluster.systemd else {}),
     }

@@ -17,7 +17,6 @@ from steps.core.etcd import unit_text
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Look
 from steps.core.node.paths import unit_file, wal_parent
-from steps.core.node.render import exec_argv, script_argv
 
 ANY = ("0.0.0.0", "::")  # noqa: S104  listening on every address
 OPERATIONS = "docs/operations.md"
@@ -71,9 +70,10 @@ def present(cluster: Cluster, node: Node, look: Look) -> dict[str, str]:
 
 
 def installed(cluster: Cluster, node: Node, look: Look) -> dict[str, str]:
-    """The options of the unit that is on the node; empty where there is none."""
-    text = unit_text.installed(cluster, node, look)
-    return options(exec_argv(text) if cluster.systemd else script_argv(text))
+    """The options of the unit that is on the node; empty where there is none, or where it cannot be read."""
+    if unit_text.unreadable(cluster, node, look):  # which the preflight refuses
+        return {}
+    return options(unit_text.command(cluster, unit_text.installed(cluster, node, look)))
 
 
 def directories(found: Mapping[str, str], facts: Mapping[str, str]) -> tuple[str, str]:

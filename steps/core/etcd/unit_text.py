@@ -38,6 +38,23 @@ def installed(cluster: Cluster, node: Node, look: Look) -> str:
     return (entry.content or "") if entry else ""
 
 
+def command(cluster: Cluster, text: str) -> tuple[str, ...]:
+    """Return the command line in the text of a unit or script; () where there is none.
+
+    Raises ValueError where a quote in it is not closed: who wrote it was not this tool.
+    """
+    return exec_argv(text) if cluster.systemd else script_argv(text)
+
+
+def unreadable(cluster: Cluster, node: Node, look: Look) -> str:
+    """Return why the command line of the node's file cannot be read, with the file's name; "" where it can."""
+    try:
+        command(cluster, installed(cluster, node, look))
+    except ValueError as error:
+        return f"{unit_file(cluster, node)}: its command line cannot be read ({str(error).lower()})"
+    return ""
+
+
 def is_guarded(cluster: Cluster, text: str) -> bool:
     """Whether the file asserts that the member's data is there."""
     return any(line.startswith(_prefix(cluster)) for line in text.splitlines())
@@ -75,7 +92,10 @@ fi
 
 def starts(cluster: Cluster, text: str, process: Process, digest: str) -> bool:
     """Whether the living process is what this file starts; `digest`: of the unit, in the process's environment."""
-    words = exec_argv(text) if cluster.systemd else script_argv(text)
+    try:
+        words = command(cluster, text)
+    except ValueError:
+        return False
     same = flags.lasting(words) == flags.lasting(process.argv)
     return same and (not cluster.systemd or f"{_DIGEST}{digest}\n" in text)
 

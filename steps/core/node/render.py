@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,6 @@ def _blamed(template: str) -> Iterator[None]:
 @functools.cache
 def _environment(directories: tuple[Path, ...]) -> jinja2.Environment:
     """Where templates are compiled, once each."""
-    from shlex import quote
-
     import jinja2
 
     environment = jinja2.Environment(
@@ -68,7 +67,7 @@ def _environment(directories: tuple[Path, ...]) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(unit=unit_word, path=unit_path, shell=quote)
+    environment.filters.update(unit=unit_word, path=unit_path, shell=shlex.quote)
     return environment
 
 
@@ -96,44 +95,21 @@ def exec_start(argv: Sequence[str]) -> str:
 
 
 def exec_argv(unit: str) -> tuple[str, ...]:
-    """The words of the last ExecStart= in a unit's text: unit_word's inverse."""
+    """Return the words of the last ExecStart= in a unit's text: unit_word's inverse; () where there is none.
+
+    Raises ValueError where a quote is not closed.
+    """
     lines = unit.replace("\\\n", " ").split("\n")
     starts = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
-    if not starts:
-        return ()
-    words, word, quoted, inside, position = [], "", "", False, 0
-    text = starts[-1] + " "
-    while position < len(text):
-        character = text[position]
-        if quoted:
-            if character == "\\":
-                position += 1
-                word += text[position]
-            elif character == quoted:
-                quoted = ""
-            else:
-                word += character
-        elif character in "\"'":
-            quoted, inside = character, True
-        elif character.isspace():
-            if word or inside:
-                words.append(word)
-            word, inside = "", False
-        else:
-            word += character
-        position += 1
+    words = shlex.split(starts[-1]) if starts else []
     return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
 
 
 def script_argv(script: str) -> tuple[str, ...]:
-    """The words that etcd.sh hands to etcd."""
-    from shlex import split
-
-    return tuple(split(script.replace("\\\n", " ").partition(_COMMAND)[2]))
+    """Return the words that etcd.sh hands to etcd. Raises ValueError where a quote is not closed."""
+    return tuple(shlex.split(script.replace("\\\n", " ").partition(_COMMAND)[2]))
 
 
 def script_command(argv: Sequence[str]) -> str:
     """The command with which etcd.sh ends: script_argv's inverse."""
-    from shlex import quote
-
-    return _COMMAND + " \\\n  ".join(map(quote, argv))
+    return _COMMAND + " \\\n  ".join(map(shlex.quote, argv))

@@ -15,7 +15,6 @@ from steps.core.etcd.views import View
 from steps.core.health.gate import ask, healthy, problems, wait_open
 from steps.core.node.facts import UNIT_DIGEST, Look
 from steps.core.node.paths import unit_file
-from steps.core.node.render import exec_argv, script_argv
 from steps.core.node.service import start_script
 from steps.core.procedures import unit_changes
 from steps.core.procedures.scripts import run_script
@@ -28,7 +27,10 @@ HOW = "one member at a time, the leader last"
 
 
 def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
-    """Why the living process is not what is installed; empty where it is. Nothing is remembered from earlier runs."""
+    """Why the living process is not what is installed; empty where it is. Nothing is remembered from earlier runs.
+
+    Raises Refused where the installed command line cannot be read.
+    """
     process = look.process
     unit = look.entries.get(unit_file(cluster, node))
     binary = look.entries.get(f"{node.paths.bin}/etcd")
@@ -37,7 +39,9 @@ def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
         return ""
     if binary.digest != process.exe:
         return f"runs etcd {look.facts.get('living', '?')}, another binary is installed"
-    installed = exec_argv(unit.content) if cluster.systemd else script_argv(unit.content)
+    if problem := unit_text.unreadable(cluster, node, look):
+        raise Refused(f"{node.name}: {problem}", hint=invoke("doctor"))
+    installed = unit_text.command(cluster, unit.content)
     changed = flags.lasting(installed) ^ flags.lasting(process.argv)
     if changed:
         names = sorted({word.partition("=")[0] for word in changed})
@@ -178,8 +182,8 @@ def _runs_its_unit(ctx: Context, node: Node) -> None:
     """From here on the member listens where the unit says. The pid stays the old one: the new one is waited for."""
     look = ctx.look(node)
     text = unit_text.installed(ctx.cluster, node, look)
-    if look.process is not None and text:
-        argv = exec_argv(text) if ctx.cluster.systemd else script_argv(text)
+    if look.process is not None and text and not unit_text.unreadable(ctx.cluster, node, look):
+        argv = unit_text.command(ctx.cluster, text)
         ctx.looks[node.name] = dataclasses.replace(look, process=dataclasses.replace(look.process, argv=argv))
 
 
