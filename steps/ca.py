@@ -27,7 +27,7 @@ class CA(Step):
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         tls = cluster.tls
-        if said := ca_key.warning(cluster, [node for node in nodes if ca_key.FACT in ctx.look(node).facts]):
+        if said := ca_key.warning(cluster, [node for node in nodes if ctx.look(node).facts.has_ca_key]):
             ctx.warn(said)
         if not tls.enabled:
             ctx.say("TLS is off")

@@ -43,7 +43,7 @@ class Distribute(Step):
                 ctx.record(staged)
         for node in nodes:
             known = self._staged.get(self._arch[node.name]) or self._recorded.get(self._arch[node.name])
-            if known or ctx.look(node).facts.get("version") != cluster.version:
+            if known or ctx.look(node).facts.installed_version != cluster.version:
                 continue
             self._unknown.add(node.name)
             what = f"has etcd {cluster.version}; whether its binaries are the release's is not known"

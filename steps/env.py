@@ -25,9 +25,9 @@ class Env(Step):
         # The preflight itself has passed: it guards every chain that changes something, right after the look.
         for node in nodes:
             facts = ctx.look(node).facts
-            systemd = f", systemd {facts['systemd']}" if "systemd" in facts else ""
-            installed = f", etcd {facts['version']}" if "version" in facts else ""
-            ctx.say(f"fit ({facts['arch']}{systemd}{installed})", node)
+            systemd = f", systemd {facts.systemd}" if facts.systemd is not None else ""
+            installed = f", etcd {facts.installed_version}" if facts.installed_version is not None else ""
+            ctx.say(f"fit ({facts.cpu}{systemd}{installed})", node)
         ctx.write(cluster.work / "environment.sh", environment(cluster))
 
     def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:

@@ -58,7 +58,7 @@ class Units(Step):
 def _content(cluster: Cluster, node: Node, argv: Sequence[str], directories: Sequence[Path], look: Look) -> str:
     values: dict[str, object] = {"cluster": cluster, "node": node, "argv": argv}
     if cluster.systemd:
-        values |= {"systemd": int(look.facts.get("systemd", "0")), "writable": (node.paths.data, wal_parent(node))}
+        values |= {"systemd": look.facts.systemd or 0, "writable": (node.paths.data, wal_parent(node))}
     text = render(TEMPLATES[cluster.hosts.service], directories, **values)
     text = unit_text.with_digest(text) if cluster.systemd else text
     return unit_text.guarded(cluster, node, text) if was_healthy(cluster, node, look) else text

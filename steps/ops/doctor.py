@@ -27,7 +27,7 @@ def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  
     evidence = gather(command.ctx, command.nodes)
     findings = diagnose(evidence)
     report = command.report
-    copies = [case.node for case in evidence.nodes if case.look is not None and ca_key.FACT in case.look.facts]
+    copies = [case.node for case in evidence.nodes if case.look is not None and case.look.facts.has_ca_key]
     if said := ca_key.warning(command.cluster, copies):
         report.warn(said)
     codes = {finding.code for finding in findings} - {DONE}

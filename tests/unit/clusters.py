@@ -7,7 +7,7 @@ from typing import Any
 
 from steps.core.config.load import parse
 from steps.core.config.model import Cluster
-from steps.core.node.facts import Look, Space
+from steps.core.node.facts import Look, NodeFacts, Space
 
 FILE = Path("/clusters/etcd.toml")
 PLENTY = 500 << 30
@@ -32,8 +32,8 @@ def on_loopback(file: Path = FILE, *, port: int = 2379, count: int = 3, more: st
 def seen(cluster: Cluster, **changes: Any) -> Look:
     """A healthy host with nothing of ours on it, except `changes`; `facts` are merged over the usual ones."""
     paths = {path for node in cluster.nodes for path in vars(node.paths).values()} | {"/etc"}
-    facts = {"arch": "x86_64", "uid": "0", "machine": "m", "boot": "b", "clock": "0"}
-    facts |= {"systemd": "252"} if cluster.systemd else {}
+    facts: dict[str, Any] = {"cpu": "x86_64", "uid": 0, "machine_id": "m", "boot_id": "b", "clock": 0}
+    facts |= {"systemd": 252} if cluster.systemd else {}
     space = {path: Space(PLENTY, PLENTY, "1", writable=True) for path in paths}
     usual = {"entries": {}, "unit": {}, "space": space}
-    return Look(**{**usual, **changes, "facts": facts | changes.get("facts", {})})
+    return Look(**{**usual, **changes, "facts": NodeFacts(**{**facts, **changes.get("facts", {})})})

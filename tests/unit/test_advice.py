@@ -24,7 +24,7 @@ from steps.core.doctor.rules import Finding
 from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import read
 from steps.core.etcd.views import Member, Status, View
-from steps.core.node.facts import Entry
+from steps.core.node.facts import Entry, NodeFacts
 from steps.core.node.paths import unit_file
 
 STOPPED = state("inactive/dead")
@@ -177,7 +177,7 @@ def test_cluster_made_anew_is_not_taken_for_foreign_data() -> None:
 
 
 def test_wal_mount_of_a_member_that_has_data_is_no_place_for_a_new_wal() -> None:
-    facts = {"walmount": "1", "systemd": "252"}
+    facts = {"wal_is_mount": True, "systemd": 252}
     (finding,) = found(down(TWO, STOPPED, look={"wal": False, "facts": facts}))
     assert finding.failure == "wal-mountpoint"
     assert "set [paths]" not in said(finding) + "".join(finding.evidence)
@@ -192,17 +192,17 @@ def test_wal_mount_of_a_member_that_has_data_is_no_place_for_a_new_wal() -> None
 
 def test_unit_that_is_missing_is_written_again_over_the_members_own_data(tmp_path: Path) -> None:
     cluster = known(tmp_path)
-    facts = {"cluster": "c1", "systemd": "252"}
+    facts = {"cluster_id": "c1", "systemd": 252}
     (finding,) = found(down(TWO, STOPPED, look={"entries": {}, "facts": facts}), cluster=cluster)
     assert (finding.failure, said(finding)) == ("no-unit", "invoke units start --node etcd-2")
-    other = down(TWO, STOPPED, look={"entries": {}, "facts": {**facts, "cluster": "f0"}})
+    other = down(TWO, STOPPED, look={"entries": {}, "facts": {**facts, "cluster_id": "f0"}})
     assert names(found(other, cluster=cluster)) == {"etcd-2: foreign-data", "etcd-2: cluster-id-mismatch"}
 
 
 def test_two_wals_are_named_and_stop_nothing() -> None:
     case = well(CLUSTER, TWO)
     assert case.look is not None
-    look = type(case.look)(**{**vars(case.look), "facts": {"innerwal": "1"}})
+    look = replace(case.look, facts=NodeFacts(inner_wal=True))
     (finding,) = found(well(CLUSTER, TWO, look=look))
     assert finding.failure == "two-wals"
     assert "/data/etcd/data/member/wal" in finding.evidence[0]
@@ -256,7 +256,7 @@ def test_expired_ca_of_others_is_renewed_there() -> None:
 def test_foreign_member_is_all_that_is_said_of_its_node(view: View, failure: str, code: int) -> None:
     instance = Instance(812, "etcd3.service", "/usr/bin/etcd", "/var/lib/etcd", "/var/lib/etcd/member/wal")
     others = {812: "pid 812 (etcd)"}
-    look = {"entries": {}, "facts": {"systemd": "252", "walmount": "1"}, **GONE}
+    look = {"entries": {}, "facts": {"systemd": 252, "wal_is_mount": True}, **GONE}
     case = down(TWO, STOPPED, foreign=(instance, view), others=others, look=look, ports=("port 2379 is taken",))
     (finding,) = found(case)
     assert (finding.failure, finding.node, finding.code) == (failure, "etcd-2", code)

@@ -19,7 +19,7 @@ from clusters import on_loopback
 from steps.core.base.digest import digest
 from steps.core.node.apply import CHECK_FAILED, STAGED, Upload, apply_script
 from steps.core.node.diff import Change, changes
-from steps.core.node.facts import Entry, Look
+from steps.core.node.facts import Entry, Look, NodeFacts
 from steps.core.node.inspect import parse
 from steps.core.node.inspect_script import look_script
 from steps.core.node.resources import (
@@ -39,7 +39,7 @@ from steps.core.transport.local import LocalPipe
 from steps.core.transport.shell_session import _SHELL, Result, Session, shell_command
 
 CLUSTER = on_loopback()
-EMPTY = Look(entries={}, facts={})
+EMPTY = Look(entries={}, facts=NodeFacts())
 BROKEN = "the upload was cut off or damaged: gzip cannot unpack it"
 CUT = 100_000  # bytes; what comes before is more than gzip reads before it writes
 
@@ -458,7 +458,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         hosts.chmod(0o640)
         monkeypatch.setattr("steps.core.node.apply.HOSTS", str(hosts))
         block = Block(str(hosts), "etcd-steps demo", "10.0.0.1 etcd-1\n")
-        return hosts, upload([block], replace(looked([block]), facts={"hostsmount": "1"}))
+        return hosts, upload([block], replace(looked([block]), facts=NodeFacts(hosts_is_mount=True)))
 
     return write
 
@@ -490,7 +490,9 @@ def test_block_in_a_mounted_file_killed_before_it_is_cut_leaves_it_whole(
 
 def text(resource: Resource, *, owners: bool = True) -> str:
     return apply_script(
-        [Change(resource, "")], Look(entries={"/etc/hosts": Entry("file", content="")}, facts={}), owners=owners
+        [Change(resource, "")],
+        Look(entries={"/etc/hosts": Entry("file", content="")}, facts=NodeFacts()),
+        owners=owners,
     ).script
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from steps.core.base.digest import digest
 from steps.core.base.errors import Refused
 from steps.core.node.diff import Change, changes, seen_after, unified, with_block
-from steps.core.node.facts import Entry, Look
+from steps.core.node.facts import Entry, Look, NodeFacts
 from steps.core.node.resources import (
     Blob,
     Block,
@@ -47,7 +47,7 @@ def file_entry(resource: File, text: str, **changes: object) -> Entry:
 
 def look(resource: Resource | None = None, entry: Entry | None = None, **more: object) -> Look:
     entries = {resource.path: entry} if entry is not None and hasattr(resource, "path") else {}
-    return Look(entries=entries, facts={}, **more)
+    return Look(entries=entries, facts=NodeFacts(), **more)
 
 
 FINE = [
@@ -141,7 +141,7 @@ def test_a_text_shows_its_diff_a_secret_a_binary_and_a_mode_do_not() -> None:
 
 def test_content_may_depend_on_the_node() -> None:
     by_arch = File("/x", lambda seen: f"made for {seen.arch}\n")
-    arm = Look(entries={}, facts={"arch": "aarch64"})
+    arm = Look(entries={}, facts=NodeFacts(cpu="aarch64"))
     change = changes([by_arch], arm, owners=True)[0]
     assert isinstance(change.resource, File)
     assert "+made for arm64" in change.diff

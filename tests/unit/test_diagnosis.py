@@ -58,8 +58,10 @@ def well(cluster: Cluster, node: Node, **changes: Any) -> NodeEvidence:
 def down(node: Node, state: State = RESTARTING, **changes: Any) -> NodeEvidence:
     case = well(CLUSTER, node)
     assert case.look is not None
-    look = {**vars(case.look), "process": None, **changes.pop("look", {})}
-    return well(CLUSTER, node, look=type(case.look)(**look), state=state, view=View(), **changes)
+    look = changes.pop("look", {})
+    facts = replace(case.look.facts, **look.get("facts", {}))
+    stopped = replace(case.look, process=None, **{**look, "facts": facts})
+    return well(CLUSTER, node, look=stopped, state=state, view=View(), **changes)
 
 
 def found(*cases: NodeEvidence, cluster: Cluster = CLUSTER, **changes: Any) -> list[Finding]:
@@ -303,9 +305,9 @@ def test_another_clusters_member() -> None:
 
 def test_whose_data_it_is_stands_in_its_wal() -> None:
     log = tuple(read('{"level":"warn","msg":"request cluster ID mismatch"}'))
-    ours = down(TWO, look={"facts": {"cluster": "c1"}}, log=log)
+    ours = down(TWO, look={"facts": {"cluster_id": "c1"}}, log=log)
     assert names(found(ours)) == {"etcd-2: not-running"}
-    (finding,) = found(down(TWO, look={"facts": {"cluster": "f0"}}, log=log))
+    (finding,) = found(down(TWO, look={"facts": {"cluster_id": "f0"}}, log=log))
     assert finding.failure == "cluster-id-mismatch"
     assert "its WAL has the cluster ID f0, this cluster's is c1" in finding.evidence
 

@@ -137,7 +137,7 @@ def planned(cluster: Cluster, ctx: Any) -> list[str]:
 def installed(cluster: Cluster, version: str, *names: str, mode: int = 0o755) -> Look:
     home = cluster.nodes[0].paths.bin
     entries = {f"{home}/{name}": Entry("file", mode, "root", "root", f"{name} {version} amd64") for name in names}
-    return seen(cluster, entries=entries, facts={"version": version} if "etcd" in names else {})
+    return seen(cluster, entries=entries, facts={"installed_version": version} if "etcd" in names else {})
 
 
 ALL = ("etcd", "etcdctl", "etcdutl")

@@ -149,10 +149,10 @@ def test_closed_script_walks_each_path_as_the_user_would(case: str) -> None:
 
 
 def test_no_exec_names_the_key_that_moves_the_binaries() -> None:
-    assert found(on_hosts(), facts={"noexec": "/usr/local"}) == [
+    assert found(on_hosts(), facts={"noexec_directory": "/usr/local"}) == [
         '/usr/local is mounted noexec, so that no etcd runs from /usr/local/bin. Set [paths] bin = "/opt/etcd/bin"'
     ]
-    (said,) = found(on_hosts('[paths]\nbin = "/opt/etcd/bin"\n'), facts={"noexec": "/opt"})
+    (said,) = found(on_hosts('[paths]\nbin = "/opt/etcd/bin"\n'), facts={"noexec_directory": "/opt"})
     assert said.endswith('Set [paths] bin = "/usr/local/bin"')
 
 
@@ -193,7 +193,7 @@ def test_room_of_what_is_deployed_is_not_asked_for() -> None:
     cluster = on_hosts()
     full = Space(0, PLENTY, "", writable=True, inodes=0)
     unit = {"/etc/systemd/system/etcd.service": Entry("file", 0o644, "root", "root")}
-    deployed: dict[str, Any] = {"entries": unit, "facts": {"binary": "x"}, "member": True}
+    deployed: dict[str, Any] = {"entries": unit, "facts": {"binary_digest": "x"}, "member": True}
     assert found(cluster, space=spaces(cluster, data=full, wal=full, cert=full, bin=full, unit=full), **deployed) == []
 
 
@@ -204,7 +204,7 @@ def test_masked_unit_is_refused() -> None:
 
 
 def test_accounts_that_cannot_be_written_to_stop_only_where_the_user_is_missing() -> None:
-    facts = {"accounts": "/etc/passwd, /etc/shadow"}
+    facts = {"accounts_read_only": ("/etc/passwd", "/etc/shadow")}
     (said,) = found(on_hosts(), facts=facts)
     assert said.startswith("there is no user etcd, and none can be created, for /etc/passwd, /etc/shadow cannot be")
     assert found(on_hosts(), facts=facts, users=frozenset({"etcd"})) == []
@@ -213,12 +213,12 @@ def test_accounts_that_cannot_be_written_to_stop_only_where_the_user_is_missing(
 @pytest.mark.parametrize(
     ("entry", "facts", "said"),
     [
-        (Entry("file", content=""), {"hostsfixed": "1"}, "/etc/hosts cannot be written to"),
+        (Entry("file", content=""), {"hosts_read_only": True}, "/etc/hosts cannot be written to"),
         (Entry("link", content=""), {}, "/etc/hosts is a link, which would be replaced by a file"),
     ],
 )
 def test_hosts_file_that_cannot_be_replaced_is_refused_where_it_would_change(
-    entry: Entry, facts: dict[str, str], said: str
+    entry: Entry, facts: dict[str, bool], said: str
 ) -> None:
     cluster = on_hosts()
     (problem,) = found(cluster, entries={HOSTS: entry}, facts=facts)
@@ -231,9 +231,11 @@ def test_hosts_file_that_cannot_be_replaced_is_refused_where_it_would_change(
 
 def test_hosts_file_that_is_a_mount_is_warned_of_where_it_would_change() -> None:
     cluster = on_hosts()
-    (said,) = ground.written_in_place(cluster, seen(cluster, facts={"hostsmount": "1"}))
+    (said,) = ground.written_in_place(cluster, seen(cluster, facts={"hosts_is_mount": True}))
     assert said.startswith("/etc/hosts is a mount of its own")
-    assert [*ground.written_in_place(cluster, seen(cluster, facts={"hostsmount": "1"}, entries={HOSTS: NAMES}))] == []
+    assert [
+        *ground.written_in_place(cluster, seen(cluster, facts={"hosts_is_mount": True}, entries={HOSTS: NAMES}))
+    ] == []
     assert [*ground.written_in_place(cluster, seen(cluster))] == []
 
 
@@ -247,13 +249,13 @@ def test_look_sees_inodes_and_what_may_not_be_run(tmp_path: Path) -> None:
     usual = looked(cluster)
     space = usual.space[cluster.nodes[0].paths.data]
     assert space.inodes is None or space.inodes > 0
-    assert "noexec" not in usual.facts
+    assert usual.facts.noexec_directory is None
     stub = "findmnt() { echo rw,noexec,relatime; }\n"
-    assert looked(cluster, stub).facts["noexec"] == str(tmp_path)
+    assert looked(cluster, stub).facts.noexec_directory == str(tmp_path)
     binary = Path(cluster.nodes[0].paths.bin) / "etcd"
     binary.parent.mkdir(parents=True)
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
-    assert "noexec" not in looked(cluster, stub).facts, "the kernel has answered"
+    assert looked(cluster, stub).facts.noexec_directory is None, "the kernel has answered"
     binary.chmod(0o644)
-    assert looked(cluster, "findmnt() { echo rw,relatime; }\n").facts.get("noexec") is None
+    assert looked(cluster, "findmnt() { echo rw,relatime; }\n").facts.noexec_directory is None

@@ -16,7 +16,7 @@ from clusters import on_hosts
 from steps.core.node import trust
 from steps.core.node.apply import apply_script
 from steps.core.node.diff import Change
-from steps.core.node.facts import Entry, Look
+from steps.core.node.facts import Entry, Look, NodeFacts
 from steps.core.node.guard import ENTER, PLAIN, SAFE
 from steps.core.node.inspect import parse
 from steps.core.node.inspect_script import look_script
@@ -78,7 +78,7 @@ def test_enter_with_a_mode_makes_what_is_missing(ground: Path) -> None:
 
 
 def applied(resource: Directory | File) -> subprocess.CompletedProcess[str]:
-    return sh(apply_script([Change(resource, "x")], Look({}, {}), owners=True).script)
+    return sh(apply_script([Change(resource, "x")], Look({}, NodeFacts()), owners=True).script)
 
 
 @as_root
@@ -159,15 +159,15 @@ DIRECTORY: Callable[..., Entry] = lambda owner="root", mode=0o755, **more: Entry
 
 def test_planted_link_is_one_that_another_user_could_put_there() -> None:
     entries = {"/": DIRECTORY(), "/data": DIRECTORY(), "/data/etcd": DIRECTORY("etcd", 0o700)}
-    assert list(trust.planted(Look(entries, {}), "/data/etcd/data")) == []
+    assert list(trust.planted(Look(entries, NodeFacts()), "/data/etcd/data")) == []
     link = Entry("link", 0o777, "root", "root")
-    assert list(trust.planted(Look({**entries, "/data": link}, {}), "/data/etcd/data")) == []
-    (found,) = trust.planted(Look({**entries, "/data/etcd/data": link}, {}), "/data/etcd/data")
+    assert list(trust.planted(Look({**entries, "/data": link}, NodeFacts()), "/data/etcd/data")) == []
+    (found,) = trust.planted(Look({**entries, "/data/etcd/data": link}, NodeFacts()), "/data/etcd/data")
     assert found == "/data/etcd/data is a link of root's in /data/etcd, which belongs to etcd (mode 0700)"
     seen = {**entries, "/data/etcd/data": DIRECTORY("etcd", 0o700, through="etcd")}
-    assert len(list(trust.planted(Look(seen, {}), "/data/etcd/data"))) == 1
+    assert len(list(trust.planted(Look(seen, NodeFacts()), "/data/etcd/data"))) == 1
     theirs = {**entries, "/data": Entry("link", 0o777, "ops", "ops")}
-    assert next(trust.planted(Look(theirs, {}), "/data/etcd/data")) == "/data is a link of ops's"
+    assert next(trust.planted(Look(theirs, NodeFacts()), "/data/etcd/data")) == "/data is a link of ops's"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_planted_link_is_one_that_another_user_could_put_there() -> None:
     ],
 )
 def test_changeable_is_what_another_user_may_write(entry: Entry, sole: bool) -> None:  # noqa: FBT001
-    found = list(trust.changeable(Look({"/": DIRECTORY(), "/opt": entry}, {}), "/opt/etcd"))
+    found = list(trust.changeable(Look({"/": DIRECTORY(), "/opt": entry}, NodeFacts()), "/opt/etcd"))
     assert found == ([] if sole else [f"/opt ({entry.owner}:{entry.group}, mode {entry.mode:04o})"])
 
 
@@ -203,8 +203,8 @@ def test_look_at_a_wal_with_a_planted_segment_ends_and_names_it(ground: Path, pl
     done = sh(look_script(cluster, cluster.nodes[0], []))
     look = parse(done.stdout, [])
     assert look.wal
-    assert look.facts["odd"] == str(place)
-    assert "cluster" not in look.facts
+    assert look.facts.odd_segment == str(place)
+    assert look.facts.cluster_id is None
 
 
 @as_root
@@ -216,9 +216,9 @@ def test_look_at_names_with_newlines_takes_no_fact_from_them(ground: Path) -> No
     os.mkfifo(ground / "theirs" / "wal" / "y\nmachine=forged\n.wal")
     look = parse(sh(look_script(cluster, cluster.nodes[0], [])).stdout, [])
     assert look.strangers[f"{ground}/theirs/data"] == "x?version=9.9.9"
-    assert look.facts["odd"] == f"{ground}/theirs/wal/y?machine=forged?.wal"
-    assert "version" not in look.facts
-    assert look.facts["machine"] == Path("/etc/machine-id").read_text().strip()
+    assert look.facts.odd_segment == f"{ground}/theirs/wal/y?machine=forged?.wal"
+    assert look.facts.installed_version is None
+    assert look.facts.machine_id == Path("/etc/machine-id").read_text().strip()
 
 
 @as_root
@@ -231,11 +231,11 @@ def test_look_at_a_binary_that_another_user_may_change_does_not_run_it(ground: P
     )
     binary.chmod(0o755)
     (ground / "theirs").chmod(0o777)
-    assert parse(sh(look_script(cluster, cluster.nodes[0], [])).stdout, []).facts["version"] == "3.5.30"
+    assert parse(sh(look_script(cluster, cluster.nodes[0], [])).stdout, []).facts.installed_version == "3.5.30"
     assert (ground / "theirs" / "ran").read_text() == f"{NOBODY}\n", "root's own is run, but not as root"
     (ground / "theirs" / "ran").unlink()
     os.chown(binary, NOBODY, NOBODY)
-    assert "version" not in parse(sh(look_script(cluster, cluster.nodes[0], [])).stdout, []).facts
+    assert parse(sh(look_script(cluster, cluster.nodes[0], [])).stdout, []).facts.installed_version is None
     assert not (ground / "theirs" / "ran").exists()
 
 

@@ -27,7 +27,7 @@ DATA, WAL = "/data/etcd/data", "/data/etcd/wal"
 
 def lives(argv: tuple[str, ...] = flags.argv(CLUSTER, FIRST, {}), **changes: Any) -> Look:
     """A member that runs with this command line; ours, if not said otherwise."""
-    changes["facts"] = {"user": "etcd", **changes.get("facts", {})}
+    changes["facts"] = {"running_as": "etcd", **changes.get("facts", {})}
     return seen(CLUSTER, process=Process(5, "x", argv, 0), member=True, wal=True, **changes)
 
 
@@ -162,22 +162,25 @@ PLACES: dict[str, tuple[Look, list[Move]]] = {
         [Move("wal", f"{DATA}/member/wal", WAL, living=True)],
     ),
     "by its environment": (
-        lives(("etcd",), facts={"ETCD_DATA_DIR": "/var/lib/etcd", "ETCD_WAL_DIR": WAL}),
+        lives(("etcd",), facts={"environment": {"ETCD_DATA_DIR": "/var/lib/etcd", "ETCD_WAL_DIR": WAL}}),
         [Move("data", "/var/lib/etcd", DATA, living=True)],
     ),
     "by what it has open": (
         lives(
             ("etcd", "--config-file=/etc/etcd.yml"),
-            facts={"database": "/srv/e/member/snap/db", "segment": f"{WAL}/0-0.wal"},
+            facts={"open_database": "/srv/e/member/snap/db", "open_segment": f"{WAL}/0-0.wal"},
         ),
         [Move("data", "/srv/e", DATA, living=True)],
     ),
     "relative, and open": (
-        lives(("etcd", "--data-dir=e"), facts={"database": f"{DATA}/member/snap/db", "segment": f"{WAL}/0-0.wal"}),
+        lives(
+            ("etcd", "--data-dir=e"),
+            facts={"open_database": f"{DATA}/member/snap/db", "open_segment": f"{WAL}/0-0.wal"},
+        ),
         [],
     ),
     "stopped, the WAL inside, whatever its unit says": (
-        stopped(wal=False, facts={"innerwal": "1"}),
+        stopped(wal=False, facts={"inner_wal": True}),
         [Move("wal", f"{DATA}/member/wal", WAL, living=False)],
     ),
     "stopped, moved in the file": (
@@ -272,7 +275,7 @@ def test_serving_port_without_a_look_is_the_lists() -> None:
 
 
 def test_options_are_read_as_go_reads_them() -> None:
-    found = living.options(("etcd", "-a=1", "--b", "2", "--c", "--d=x=y"), {"ETCD_LISTEN_PEER_URLS": "u", "other": ""})
+    found = living.options(("etcd", "-a=1", "--b", "2", "--c", "--d=x=y"), {"ETCD_LISTEN_PEER_URLS": "u"})
     assert found == {"listen-peer-urls": "u", "a": "1", "b": "2", "c": "", "d": "x=y"}
 
 

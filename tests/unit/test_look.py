@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from steps.core.base.digest import digest
 from steps.core.config.model import Cluster
-from steps.core.node.facts import ARCHITECTURES, Look
+from steps.core.node.facts import ARCHITECTURES, Look, NodeFacts
 from steps.core.node.inspect import parse
 from steps.core.node.inspect_script import look_script, pid_lines
 from steps.core.node.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
@@ -43,10 +43,10 @@ def cluster(tmp_path: Path) -> Cluster:
 
 def test_the_machine_itself(cluster: Cluster) -> None:
     look = looked(cluster)
-    assert look.facts["arch"] == platform.machine()
+    assert look.facts.cpu == platform.machine()
     assert look.arch == ARCHITECTURES.get(platform.machine(), platform.machine())
-    assert abs(int(look.facts["clock"]) - time.time()) < 5
-    assert look.facts["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert abs(look.facts.clock - time.time()) < 5
+    assert look.facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert (look.entries, look.process, look.member, look.wal, look.users) == ({}, None, False, False, frozenset())
 
 
@@ -149,7 +149,7 @@ def test_a_wal_inside_the_data_directory_is_no_wal_of_ours(cluster: Cluster) -> 
     paths = cluster.nodes[0].paths
     (Path(paths.data) / "member" / "wal" / "0.wal").mkdir(parents=True)
     look = looked(cluster)
-    assert (look.wal, look.facts["innerwal"]) == (False, "1")
+    assert (look.wal, look.facts.inner_wal) == (False, True)
     (Path(paths.wal) / "0.wal").mkdir(parents=True)
     assert looked(cluster).wal
 
@@ -177,9 +177,9 @@ def test_the_living_process(cluster: Cluster, living: subprocess.Popen[bytes]) -
     assert look.process is not None
     assert look.process.pid == living.pid
     assert look.process.argv == (str(binary), "600")
-    assert look.process.exe == look.facts["binary"] == digest(binary.read_bytes())
+    assert look.process.exe == look.facts.binary_digest == digest(binary.read_bytes())
     assert abs(look.process.started - time.time()) < 10
-    assert look.facts["digest"] == "0123456789abcdef"
+    assert look.facts.unit_digest == "0123456789abcdef"
 
 
 def test_the_process_runs_what_was_replaced(cluster: Cluster, living: subprocess.Popen[bytes]) -> None:
@@ -191,9 +191,9 @@ def test_the_process_runs_what_was_replaced(cluster: Cluster, living: subprocess
     new.replace(binary)
     look = looked(cluster)
     assert look.process is not None
-    assert look.process.exe == old != look.facts["binary"]
-    assert look.facts["version"] == "3.5.30"
-    assert "living" not in look.facts, "sleep has no version"
+    assert look.process.exe == old != look.facts.binary_digest
+    assert look.facts.installed_version == "3.5.30"
+    assert look.facts.running_version is None, "sleep has no version"
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,11 @@ def test_systemds_words() -> None:
     said = f"arch=aarch64\nsystemd=252\nunit {len(unit)}\n{unit}\n"
     said += "failed to do something\nmember=1\nliving=same\nversion=3.5.16\n"
     look = parse(said, [])
-    assert look.facts["systemd"] == "252"
+    assert look.facts.systemd == 252
     assert look.unit["MainPID"] == "812"
     assert look.unit["ExecStart"] == "{ path=/usr/local/bin/etcd ; argv[]=a=b }"
     assert look.unit["DropInPaths"] == ""
-    assert (look.arch, look.member, look.facts["living"]) == ("arm64", True, "3.5.16")
+    assert (look.arch, look.member, look.facts.running_version) == ("arm64", True, "3.5.16")
     script = look_script(cluster, cluster.nodes[0], [])
     assert "systemctl show etcd.service" in script
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
@@ -276,3 +276,18 @@ def test_a_text_that_changed_while_it_was_read_is_none(now: bytes) -> None:
     said = b"text 5 /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n" % now
     with pytest.raises(ValueError, match="a file changed meanwhile"):
         parse(said.decode(), [])
+
+
+def test_parse_facts_of_each_kind_are_typed() -> None:
+    said = "uid=0\nclock=1700000000\nsystemd=252\nzstd=1\ngiven=ETCD_A ETCD_B\naccounts=/etc/passwd, /etc/shadow\n"
+    facts = parse(f"{said}ETCD_NAME=a\nbinary=/usr/local/bin/etcd\nversion=3.5.16\nliving=same\nx=1\n", []).facts
+    assert (facts.uid, facts.clock, facts.systemd, facts.has_zstd) == (0, 1_700_000_000, 252, True)
+    assert (facts.given_variables, facts.accounts_read_only) == (("ETCD_A", "ETCD_B"), ("/etc/passwd", "/etc/shadow"))
+    assert facts.environment == {"ETCD_NAME": "a"}
+    assert (facts.binary_digest, facts.installed_version, facts.running_version) == ("", "3.5.16", "3.5.16")
+    assert parse("", []).facts == NodeFacts(), "what is not said is unknown"
+
+
+def test_parse_number_that_is_none_raises_value_error() -> None:
+    with pytest.raises(ValueError, match=r"^clock is '17x', a number was expected$"):
+        parse("clock=17x\n", [])

@@ -51,7 +51,7 @@ class Ctx:
 
 def asked(cluster: Cluster, second: Look | None = None, says: str = "") -> tuple[str, list[str]]:
     """What stops the run, and what is warned of, where the second node is like that and the others are well."""
-    looks = {node.name: seen(cluster, facts={"machine": node.name, "boot": node.name}) for node in cluster.nodes}
+    looks = {node.name: seen(cluster, facts={"machine_id": node.name, "boot_id": node.name}) for node in cluster.nodes}
     if second is not None:
         looks["etcd-2"] = second
     ctx = Ctx(cluster, looks, says)
@@ -89,9 +89,9 @@ def lying(path: str, owner: str, mode: int) -> dict[str, Any]:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "another CPU": ({"facts": {"arch": "mips64"}}, "no etcd is made for its CPU (mips64)"),
+    "another CPU": ({"facts": {"cpu": "mips64"}}, "no etcd is made for its CPU (mips64)"),
     "a mount point": (
-        {"facts": {"walmount": "1"}},
+        {"facts": {"wal_is_mount": True}},
         f'{WAL} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{WAL}/etcd/wal"',
     ),
     "a parent of somebody": (
@@ -108,8 +108,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {**lying("/data/etcd", "postgres", 0o700), "wal": True},
         "where a member's data is or was",
     ),
-    "no root": ({"facts": {"uid": "1000"}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
-    "a variable for every service": ({"facts": {"given": "ETCD_DEBUG"}}, "systemd gives ETCD_DEBUG to every service"),
+    "no root": ({"facts": {"uid": 1000}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
+    "a variable for every service": (
+        {"facts": {"given_variables": ("ETCD_DEBUG",)}},
+        "systemd gives ETCD_DEBUG to every service",
+    ),
     "a drop-in": (
         {"unit": {"DropInPaths": DROP_IN, "EnvironmentFiles": "/etc/default/etcd (ignore_errors=yes)"}},
         f"overridden by {DROP_IN}, /etc/default/etcd",
@@ -119,7 +122,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         f"{DATA} holds a member's data and there is no /etc/systemd/system/etcd.service",
     ),
     "an older etcd is wanted": (
-        {"facts": {"version": "3.6.1", "living": "3.6.1"}, "process": LIVING},
+        {"facts": {"installed_version": "3.6.1", "running_version": "3.6.1"}, "process": LIVING},
         "etcd 3.6.1 has written this member's data: 3.5.16 cannot read it",
     ),
 }
@@ -127,7 +130,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("look", "said"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_stops_everything_and_names_the_node(cluster: Cluster, look: dict[str, Any], said: str) -> None:
-    facts = {"machine": "2", "boot": "2", **look.get("facts", {})}
+    facts = {"machine_id": "2", "boot_id": "2", **look.get("facts", {})}
     message, _ = asked(cluster, seen(cluster, **{**look, "facts": facts}))
     (line,) = message.splitlines()[1:]
     assert line.startswith("  etcd-2: ")
@@ -145,7 +148,7 @@ def test_a_fault_stops_everything_and_names_the_node(cluster: Cluster, look: dic
 )
 def test_a_directory_that_stays_its_owners(cluster: Cluster, look: dict[str, Any]) -> None:
     unit = {"/etc/systemd/system/etcd.service": Entry("file", content="")} if look.get("member") else {}
-    facts = {"machine": "2", "boot": "2"}
+    facts = {"machine_id": "2", "boot_id": "2"}
     look = {**look, "entries": {**look["entries"], **unit}, "facts": facts}
     assert asked(cluster, seen(cluster, **look)) == ("", [])
 
@@ -153,7 +156,7 @@ def test_a_directory_that_stays_its_owners(cluster: Cluster, look: dict[str, Any
 def test_a_changed_token_is_said_where_members_have_data(cluster: Cluster) -> None:
     unit = "ExecStart=/usr/local/bin/etcd --initial-cluster-token=old\n"
     entries = {"/etc/systemd/system/etcd.service": Entry("file", content=unit)}
-    facts = {"machine": "2", "boot": "2"}
+    facts = {"machine_id": "2", "boot_id": "2"}
     message, warnings = asked(cluster, seen(cluster, entries=entries, facts=facts, member=True, wal=True))
     assert (message, len(warnings)) == ("", 1)
     assert warnings[0].startswith("etcd-2: [cluster] token was old: etcd reads it at its first start only")
@@ -166,7 +169,7 @@ def test_preflight_unit_with_an_open_quote_is_refused_by_node_and_file(
 ) -> None:
     unit = 'ExecStart=/usr/local/bin/etcd --name=a "--data-dir=/elsewhere\n'
     entries = {unit_file(cluster, cluster.nodes[1]): Entry("file", content=unit)}
-    facts = {"machine": "2", "boot": "2"}
+    facts = {"machine_id": "2", "boot_id": "2"}
     look = seen(cluster, entries=entries, facts=facts, member=True, wal=True, process=process)
     (line,) = asked(cluster, look)[0].splitlines()[1:]
     said = "/etc/systemd/system/etcd.service: its command line cannot be read (no closing quotation)"
@@ -174,13 +177,13 @@ def test_preflight_unit_with_an_open_quote_is_refused_by_node_and_file(
 
 
 def test_systemd_must_run(cluster: Cluster) -> None:
-    look = seen(cluster, facts={"machine": "2", "boot": "2"})
-    without = replace(look, facts={name: value for name, value in look.facts.items() if name != "systemd"})
+    look = seen(cluster, facts={"machine_id": "2", "boot_id": "2"})
+    without = replace(look, facts=replace(look.facts, systemd=None))
     assert "etcd-2: systemd is not running there" in asked(cluster, without)[0]
 
 
 def own(cluster: Cluster, **changes: Any) -> Look:
-    return seen(cluster, **{"facts": {"machine": "2", "boot": "2"}, **changes})
+    return seen(cluster, **{"facts": {"machine_id": "2", "boot_id": "2"}, **changes})
 
 
 def test_room_is_needed_by_filesystem_and_only_for_the_first_start(cluster: Cluster) -> None:
@@ -191,7 +194,7 @@ def test_room_is_needed_by_filesystem_and_only_for_the_first_start(cluster: Clus
     apart = {**shared, BIN: replace(shared[BIN], device="9")}
     assert "needed" not in asked(cluster, own(cluster, space=apart))[0]
     living = {
-        "facts": {"machine": "2", "boot": "2", "binary": "x", "version": "3.5.16"},
+        "facts": {"machine_id": "2", "boot_id": "2", "binary_digest": "x", "installed_version": "3.5.16"},
         "member": True,
         "wal": True,
         "entries": {unit_file(cluster, cluster.nodes[0]): Entry("file", content="")},
@@ -223,9 +226,9 @@ def test_a_clock_before_the_certificates_is_refused(cluster: Cluster) -> None:
 
 
 def test_one_machine_under_two_names_and_a_clone_of_it(cluster: Cluster) -> None:
-    twin = own(cluster, facts={"machine": "etcd-1", "boot": "etcd-1"})
+    twin = own(cluster, facts={"machine_id": "etcd-1", "boot_id": "etcd-1"})
     assert "etcd-1 and etcd-2 are the same machine" in asked(cluster, twin)[0]
-    clone = own(cluster, facts={"machine": "etcd-1", "boot": "other"})
+    clone = own(cluster, facts={"machine_id": "etcd-1", "boot_id": "other"})
     assert asked(cluster, clone) == ("", ["etcd-2: has the machine-id of etcd-1: a cloned machine should get its own"])
 
 
@@ -269,7 +272,7 @@ VERSIONS = [
 @pytest.mark.parametrize(("runs", "wanted", "said"), VERSIONS)
 def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wanted: str, said: str) -> None:
     cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
-    facts = {"machine": "2", "boot": "2", "living": runs, "version": runs}
+    facts = {"machine_id": "2", "boot_id": "2", "running_version": runs, "installed_version": runs}
     running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     message, _ = asked(cluster, running, says="\nlogin 0\n")
     assert (said in message) if said else (message == "")
@@ -277,7 +280,7 @@ def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wan
 
 def test_a_lower_patch_release_is_warned_of(tmp_path: Path) -> None:
     cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
-    facts = {"machine": "2", "boot": "2", "living": "3.5.30", "version": "3.5.30"}
+    facts = {"machine_id": "2", "boot_id": "2", "running_version": "3.5.30", "installed_version": "3.5.30"}
     running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     assert asked(cluster, running) == ("", ["etcd-2: etcd 3.5.30 -> 3.5.16: a lower patch release"])
 
@@ -298,14 +301,14 @@ AUTH = {
 @pytest.mark.parametrize(("says", "words"), AUTH.values(), ids=AUTH.keys())
 def test_upgrade_to_3_5_is_refused_unless_auth_is_known_to_be_off(tmp_path: Path, says: str, words: str) -> None:
     cluster = on_hosts(version="3.5.16", file=tmp_path / "etcd.toml")
-    facts = {"machine": "2", "boot": "2", "living": "3.4.27", "version": "3.4.27"}
+    facts = {"machine_id": "2", "boot_id": "2", "running_version": "3.4.27", "installed_version": "3.4.27"}
     running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     assert words in asked(cluster, running, says=says)[0]
 
 
 def test_upgrade_to_3_7_needs_a_snapshot_behind_what_3_5_wrote(tmp_path: Path) -> None:
     cluster = on_hosts(version="3.7.1", file=tmp_path / "etcd.toml")
-    facts = {"machine": "2", "boot": "2", "living": "3.6.14", "version": "3.6.14"}
+    facts = {"machine_id": "2", "boot_id": "2", "running_version": "3.6.14", "installed_version": "3.6.14"}
     running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
     entry = "entry 18 09 22 39 08 82 c0 ee 9e f3 c2 e8 93 59 12 03 50 55 54 1a 0a\n"
     assert "would panic on what 3.5 has left in its WAL" in asked(cluster, running, says=entry)[0]
@@ -314,21 +317,21 @@ def test_upgrade_to_3_7_needs_a_snapshot_behind_what_3_5_wrote(tmp_path: Path) -
 
 def test_upgrade_of_one_member_is_taken_back_while_another_runs_the_old_release(tmp_path: Path) -> None:
     cluster = on_hosts(version="3.6.14", file=tmp_path / "etcd.toml")
-    facts = {"machine": "2", "boot": "2", "version": "3.7.1"}
+    facts = {"machine_id": "2", "boot_id": "2", "installed_version": "3.7.1"}
     unit = {unit_file(cluster, cluster.nodes[1]): Entry("file", content="")}
     failed = seen(cluster, facts=facts, member=True, wal=True, entries=unit)
-    old = {"machine": "1", "boot": "1", "living": "3.6.14", "version": "3.7.1"}
+    old = {"machine_id": "1", "boot_id": "1", "running_version": "3.6.14", "installed_version": "3.7.1"}
     other = seen(cluster, process=LIVING, facts=old, member=True, wal=True)
     assert "3.6.14 cannot read it" in asked(cluster, failed)[0]
-    looks = {"etcd-1": other, "etcd-2": failed, "etcd-3": seen(cluster, facts={"machine": "3", "boot": "3"})}
+    looks = {"etcd-1": other, "etcd-2": failed, "etcd-3": seen(cluster, facts={"machine_id": "3", "boot_id": "3"})}
     ctx = Ctx(cluster, looks, "")
     preflight(ctx, cluster.nodes)  # type: ignore[arg-type]  # a stand-in
     assert ctx.warnings == ["etcd-2: etcd 3.7.1 -> 3.6.14: back, which works while another member runs 3.6.14"]
 
 
 def test_every_nodes_problems_are_told_at_once(cluster: Cluster) -> None:
-    bad = seen(cluster, facts={"arch": "mips64", "walmount": "1", "machine": "x", "boot": "y"})
-    looks = {node.name: replace(bad, facts={**bad.facts, "machine": node.name}) for node in cluster.nodes}
+    bad = seen(cluster, facts={"cpu": "mips64", "wal_is_mount": True, "machine_id": "x", "boot_id": "y"})
+    looks = {node.name: replace(bad, facts=replace(bad.facts, machine_id=node.name)) for node in cluster.nodes}
     with pytest.raises(Refused) as caught:
         preflight(Ctx(cluster, looks), cluster.nodes)  # type: ignore[arg-type]  # a stand-in
     assert caught.value.message.count("mips64") == caught.value.message.count("mount point") == 3
@@ -356,7 +359,7 @@ def once_healthy(cluster: Cluster) -> None:
 
 def test_preflight_wal_mount_of_a_member_with_data_names_no_other_path(cluster: Cluster) -> None:
     unit = {unit_file(cluster, cluster.nodes[1]): Entry("file")}
-    message, _ = asked(cluster, own(cluster, entries=unit, facts={"walmount": "1"}, member=True))
+    message, _ = asked(cluster, own(cluster, entries=unit, facts={"wal_is_mount": True}, member=True))
     assert "mount the disk that holds it" in message
     assert "set [paths]" not in message
 
@@ -364,15 +367,15 @@ def test_preflight_wal_mount_of_a_member_with_data_names_no_other_path(cluster: 
 def test_preflight_data_of_this_cluster_without_a_unit_gets_one(cluster: Cluster) -> None:
     once_healthy(cluster)
     data = {"member": True, "wal": True}
-    message, _ = asked(cluster, own(cluster, facts={"cluster": "c1"}, **data))
+    message, _ = asked(cluster, own(cluster, facts={"cluster_id": "c1"}, **data))
     assert "holds a member's data" not in message
-    message, _ = asked(cluster, own(cluster, facts={"cluster": "f0"}, **data))
+    message, _ = asked(cluster, own(cluster, facts={"cluster_id": "f0"}, **data))
     assert "etcd-2: /data/etcd/data holds a member's data of the cluster f0" in message
     assert "mv " not in message
 
 
 def test_preflight_two_wals_of_a_stopped_member_are_refused(cluster: Cluster) -> None:
-    facts = {"innerwal": "1"}
+    facts = {"inner_wal": True}
     unit = {unit_file(cluster, cluster.nodes[1]): Entry("file")}
     message, _ = asked(cluster, own(cluster, entries=unit, facts=facts, member=True, wal=True))
     assert "etcd-2: there is a WAL in /data/etcd/data/member/wal next to the one in /data/etcd/wal" in message
@@ -408,7 +411,7 @@ def framed(**fields: str) -> str:
 
 def test_preflight_etcd_of_another_unit_is_left_alone(cluster: Cluster) -> None:
     """One line about it, and none of the advice for a node of ours."""
-    facts = {"walmount": "1"}
+    facts = {"wal_is_mount": True}
     taken = own(cluster, facts=facts, listening={2379: (("0", "77"),)}, unit={"EnvironmentFiles": "/etc/default/etcd"})
     message, _ = asked(cluster, taken, says=framed(data="/var/lib/etcd", wal="/var/lib/etcd/member/wal"))
     (line,) = message.splitlines()[1:]

@@ -52,7 +52,7 @@ def living(cluster: Cluster, **changes: Any) -> Look:
         f"{node.paths.cert}/ca.pem": Entry("file", content="", mtime=changes.get("ca", STARTED - 1)),
     }
     entries = {path: entry for path, entry in entries.items() if path not in changes.get("gone", ())}
-    facts = {"digest": changes.get("digest", digest), "living": "3.5.15"}
+    facts = {"unit_digest": changes.get("digest", digest), "running_version": "3.5.15"}
     return seen(cluster, process=None if "stopped" in changes else process, entries=entries, facts=facts)
 
 

@@ -96,7 +96,7 @@ def test_guard_is_no_reason_for_a_restart(cluster: Cluster) -> None:
         f"{node.paths.bin}/etcd": Entry("file", digest="b"),
     }
     process = Process(5, "b", flags.argv(cluster, node, {}), 0)
-    look = seen(cluster, entries=entries, process=process, facts={"digest": found})
+    look = seen(cluster, entries=entries, process=process, facts={"unit_digest": found})
     assert rolling.restart_reason(cluster, node, look) == ""
 
 
@@ -288,7 +288,7 @@ def test_put_back_of_what_nothing_proves_says_so() -> None:
     node, text = cluster.nodes[0], desired(with_flags(cluster, "nonsense"))
     entries = {unit_file(cluster, node): Entry("file", content=text), f"{node.paths.bin}/etcd": Entry("f", digest="b")}
     process = Process(5, "b", flags.argv(cluster, node, {}), 0)
-    look = seen(cluster, entries=entries, process=process, facts={"digest": "0" * 16})
+    look = seen(cluster, entries=entries, process=process, facts={"unit_digest": "0" * 16})
     ctx: Any = Host(cluster, node, look, look)
     assert unit_changes.put_back(ctx, [node]) == f"etcd-1: the new unit stays: {unit_changes.STAYS}"
 

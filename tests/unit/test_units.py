@@ -26,7 +26,7 @@ BARE = "[hosts]\nhardening = false\n"
 def unit(systemd: int = 252, more: str = "", cluster: Cluster | None = None) -> str:
     cluster = cluster or on_hosts(more)
     (file,) = (each for each in Units().desired(cluster, cluster.nodes[0]) if isinstance(each, File))
-    return str(file.known(seen(cluster, facts={"systemd": str(systemd)})).content)
+    return str(file.known(seen(cluster, facts={"systemd": systemd})).content)
 
 
 def sections(text: str) -> dict[str, list[tuple[str, str]]]:

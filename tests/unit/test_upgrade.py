@@ -22,7 +22,9 @@ def running(tmp_path: Path, *releases: str, wanted: str, monkeypatch: pytest.Mon
     view = replace(FINE, statuses={url: status(n, version=releases[n]) for n, url in enumerate(URLS)})
     monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: view)
     looks = {
-        node.name: seen(cluster, process=Process(5, "x", (), 0), facts={"living": release, "version": release})
+        node.name: seen(
+            cluster, process=Process(5, "x", (), 0), facts={"running_version": release, "installed_version": release}
+        )
         for node, release in zip(cluster.nodes, releases, strict=True)
     }
     changes: list[str] = []

@@ -28,7 +28,7 @@ def secured(
     looks = {
         name: seen(
             cluster,
-            facts={"version": version, **({"living": runs} if runs.strip("?") else {})},
+            facts={"installed_version": version, **({"running_version": runs} if runs.strip("?") else {})},
             process=Process(5, "x", (), 0) if runs else None,
         )
         for name, version, runs in zip(names, installed, living, strict=True)

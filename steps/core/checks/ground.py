@@ -29,7 +29,7 @@ NO_HOSTS = "set [hosts] manage_etc_hosts = false (etcd itself needs no names), o
 
 
 def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    if cluster.systemd and look.facts.get("uid", "0") != "0":
+    if cluster.systemd and look.facts.uid:
         return  # that we are not root is said already
     locked = [path for path, space in look.space.items() if not space.writable]
     if node.paths.bin in locked:
@@ -47,14 +47,14 @@ def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def no_exec(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del cluster
-    if place := look.facts.get("noexec"):
+    if place := look.facts.noexec_directory:
         yield f"{place} is mounted noexec, so that no etcd runs from {node.paths.bin}. {_other_bin(node)}"
 
 
 def room(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """What the first start needs, by filesystem: paths may share one."""
     need: dict[str, int] = {} if look.member else {node.paths.wal: WAL_PREALLOCATION}
-    if "binary" not in look.facts:
+    if look.facts.binary_digest is None:
         need[node.paths.bin] = BINARIES_SIZE
     for paths in _by_device(look, need):
         free, size = look.space[paths[0]].free, sum(need[path] for path in paths)
@@ -95,7 +95,7 @@ def masked(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def accounts(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del node
-    user, fixed = cluster.hosts.run_as, look.facts.get("accounts")
+    user, fixed = cluster.hosts.run_as, ", ".join(look.facts.accounts_read_only)
     if cluster.systemd and fixed and user not in look.users:
         yield (
             f"there is no user {user}, and none can be created, for {fixed} cannot be written to (`lsattr`, "
@@ -109,7 +109,7 @@ def hosts_file(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     if not _hosts_differ(cluster, look):
         return
     entry = look.entries.get(HOSTS)
-    if "hostsfixed" in look.facts:
+    if look.facts.hosts_read_only:
         yield f"{HOSTS} cannot be written to (mounted read-only, or immutable: `lsattr {HOSTS}`): {NO_HOSTS}"
     elif entry is not None and entry.kind != "file":
         yield f"{HOSTS} is a {entry.kind}, which would be replaced by a file: {NO_HOSTS}"
@@ -117,7 +117,7 @@ def hosts_file(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def written_in_place(cluster: Cluster, look: Look) -> Iterator[str]:
     """A warning."""
-    if "hostsmount" in look.facts and _hosts_differ(cluster, look):
+    if look.facts.hosts_is_mount and _hosts_differ(cluster, look):
         yield (
             f"{HOSTS} is a mount of its own (a container's?): it is written in place, and who mounts it may write it "
             "anew. [hosts] manage_etc_hosts = false leaves it alone"

@@ -21,26 +21,26 @@ SKEW = 1  # seconds between a node's clock and ours
 
 def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del node
-    if cluster.systemd and "systemd" not in look.facts:
+    if cluster.systemd and look.facts.systemd is None:
         yield "systemd is not running there"
 
 
 def _architecture(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del cluster, node
-    if look.facts["arch"] not in ARCHITECTURES:
-        yield f"no etcd is made for its CPU ({look.facts['arch']}), only for {', '.join(ARCHITECTURES)}"
+    if look.facts.cpu not in ARCHITECTURES:
+        yield f"no etcd is made for its CPU ({look.facts.cpu or 'unknown'}), only for {', '.join(ARCHITECTURES)}"
 
 
 def _root(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     del node
-    if cluster.systemd and look.facts.get("uid", "0") != "0":
-        yield f"we are logged in as uid {look.facts['uid']}, not as root: set [ssh] sudo = true, or another user"
+    if cluster.systemd and look.facts.uid:
+        yield f"we are logged in as uid {look.facts.uid}, not as root: set [ssh] sudo = true, or another user"
 
 
 def wal_mount(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """etcd renames <wal>.tmp to <wal>; over a mount point the kernel says "device or resource busy"."""
     wal = node.paths.wal
-    if "walmount" not in look.facts or look.wal:
+    if not look.facts.wal_is_mount or look.wal:
         return
     if look.member or known_id(cluster):  # the member's WAL exists somewhere: a new, empty one is no way
         yield f"{wal} is a mount point without a WAL, and the member has had one: mount the disk that holds it"
@@ -52,7 +52,7 @@ def two_wals(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """A snapshot restored without --wal-dir has its WAL inside the data: etcd would replay the old one over it."""
     del cluster
     inside = f"{node.paths.data}/member/wal"
-    if "innerwal" in look.facts and look.wal:
+    if look.facts.inner_wal and look.wal:
         yield (
             f"there is a WAL in {inside} next to the one in {node.paths.wal}, and etcd uses only the second: a "
             f"snapshot that was restored without --wal-dir={node.paths.wal} is undone by that"
@@ -100,14 +100,14 @@ def inhabited(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 def overrides(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """What stands beside the unit and overrides it: nobody would find that flag in etcd.toml."""
     del node
-    told = [look.facts.get("dropins", ""), look.unit.get("DropInPaths", ""), look.unit.get("EnvironmentFiles", "")]
-    files = dict.fromkeys(file for file in " ".join(told).split() if file.startswith("/"))
+    loaded = [*look.unit.get("DropInPaths", "").split(), *look.unit.get("EnvironmentFiles", "").split()]
+    files = dict.fromkeys(file for file in (*look.facts.drop_ins, *loaded) if file.startswith("/"))
     if cluster.systemd and files:
         yield (
             f"etcd.service is overridden by {', '.join(files)}: move what they say into etcd.toml (where data lies, it "
             "stays) and remove them"
         )
-    if given := look.facts.get("given"):
+    if given := " ".join(look.facts.given_variables):
         yield (
             f"systemd gives {given} to every service, etcd too: `systemctl unset-environment {given}`, and see "
             "DefaultEnvironment= in /etc/systemd/system.conf"
@@ -133,7 +133,7 @@ def planted(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     for path in paths:
         if path in look.entries and look.entries[path].kind not in ("dir", "link"):
             yield f"{path} is no directory: look who made it, and move it away"
-    if odd := look.facts.get("odd"):
+    if odd := look.facts.odd_segment:
         yield f"{odd} is no plain file, so etcd did not make it: look who did, and move it away"
 
 
@@ -151,7 +151,7 @@ def changeable(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
 
 def foreign_data(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     """Member data without a unit of ours is another cluster's, or an older one's; this cluster's own gets its unit."""
-    known, found = known_id(cluster), look.facts.get("cluster", "")
+    known, found = known_id(cluster), look.facts.cluster_id
     if not look.member or look.process is not None or unit_file(cluster, node) in look.entries:
         return
     if not known or found != known:

@@ -114,10 +114,10 @@ def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
     seen: dict[str, Node] = {}
     for node in nodes:
         facts = ctx.look(node).facts
-        twin = seen.setdefault(facts.get("machine", node.name), node)
+        twin = seen.setdefault(facts.machine_id or node.name, node)
         if twin is node:
             continue
-        if ctx.look(twin).facts.get("boot") == facts.get("boot"):
+        if ctx.look(twin).facts.boot_id == facts.boot_id:
             yield f"{twin.name} and {node.name} are the same machine (one machine-id, one boot)"
         else:
             ctx.warn(f"has the machine-id of {twin.name}: a cloned machine should get its own", node)
@@ -126,7 +126,7 @@ def _twins(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
 def _clusters(ctx: Context, nodes: Sequence[Node]) -> Iterator[str]:
     """Data that another cluster has written: etcd would run with it, unready for ever ("cluster ID mismatch")."""
     known = known_id(ctx.cluster)
-    seen = {node.name: cluster for node in nodes if (cluster := ctx.look(node).facts.get("cluster"))}
+    seen = {node.name: cluster for node in nodes if (cluster := ctx.look(node).facts.cluster_id)}
     if not known:
         if len(set(seen.values())) > 1:
             listed = ", ".join(f"{name}: {cluster}" for name, cluster in seen.items())

@@ -96,11 +96,13 @@ class Nodes:
             look = parse(out, wanted)
         except ValueError as error:
             raise Refused(f"{node.name}: looking at it failed: {error}", hint=again()) from error
-        clock = int(look.facts["clock"])
+        clock = look.facts.clock
+        if clock is None:
+            raise Refused(f"{node.name}: looking at it failed: the answer is cut", hint=again())
         look = replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
-        if look.process is None or "living" in look.facts or not (version := self._version(node, look.process)):
+        if look.process is None or look.facts.running_version or not (version := self._version(node, look.process)):
             return look
-        return replace(look, facts={**look.facts, "living": version})
+        return replace(look, facts=replace(look.facts, running_version=version))
 
     def _version(self, node: Node, process: Process) -> str:
         """Return the version of a living etcd that is not the installed one, "" where it is unknown.

@@ -55,8 +55,8 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
     pair = [File(f"{cert}/etcd.pem", Promise("")), File(f"{cert}/etcd-key.pem", Promise(""), secret=True)]
     try:
         look = ctx.look_at(node, [*pair, User(ctx.cluster.hosts.run_as)])
-        if ctx.cluster.systemd and look.facts.get("uid", "0") != "0":
-            raise not_root(node, look.facts["uid"])
+        if ctx.cluster.systemd and look.facts.uid:
+            raise not_root(node, str(look.facts.uid))
         if instances.ours(ctx.cluster, node, look):  # asked where it listens now, and etcd.toml may say otherwise
             ctx.looks[node.name] = look
             node = ctx.serving.node(node.name)

@@ -169,7 +169,7 @@ def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         unit = unit_file(evidence.cluster, case.node)
         lacks = [unit] if unit not in case.look.entries else prepared.missing(evidence.cluster, case.node, case.look)
         yield Clue("not-deployed", f"there is no {', '.join(lacks)}")
-    known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
+    known = case.look is not None and case.look.facts.cluster_id == evidence.cluster_id != ""
     if known and case.look is not None and case.look.member and not _deployed(evidence, case):
         yield Clue("no-unit", f"there is no {unit_file(evidence.cluster, case.node)}")
 
@@ -178,7 +178,7 @@ def _log(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """Only of a member that does not serve: one that does has overcome what it once complained of."""
     if case.serves(evidence.cluster):
         return
-    known = case.look is not None and case.look.facts.get("cluster", "") == evidence.cluster_id != ""
+    known = case.look is not None and case.look.facts.cluster_id == evidence.cluster_id != ""
     for failure, pattern, notice in _PATTERNS:
         if failure == "cluster-id-mismatch" and known:
             continue  # its data is ours: it is the others that it complains of
@@ -369,7 +369,7 @@ def _undecided(evidence: Evidence) -> Iterator[Clue]:
 def _cluster_ids(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     status = case.view.statuses.get(evidence.cluster.client_url(case.node))
     known = evidence.cluster_id or _common_id(evidence)
-    written = case.look.facts.get("cluster", "") if case.look else ""
+    written = case.look.facts.cluster_id if case.look else None
     for found, what in ((status.cluster_id if status else "", "it answers with"), (written, "its WAL has")):
         if found and known and found != known:
             yield Clue("cluster-id-mismatch", f"{what} the cluster ID {found}, this cluster's is {known}")

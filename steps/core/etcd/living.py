@@ -15,7 +15,7 @@ from steps.core.base.hints import etcdctl, invoke
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd import unit_text
 from steps.core.etcd.views import Member
-from steps.core.node.facts import Look
+from steps.core.node.facts import Look, NodeFacts
 from steps.core.node.paths import unit_file, wal_parent
 
 ANY = ("0.0.0.0", "::")  # noqa: S104  listening on every address
@@ -46,13 +46,9 @@ class Move:
     living: bool
 
 
-def options(argv: Sequence[str], facts: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Flags by name without dashes, as Go reads them (`--a=b`, `-a b`); below them, the ETCD_… variables of `facts`."""
-    found = {
-        name.removeprefix("ETCD_").lower().replace("_", "-"): value
-        for name, value in (facts or {}).items()
-        if name.startswith("ETCD_")
-    }
+def options(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Flags by name without dashes, as Go reads them (`--a=b`, `-a b`); below them, the ETCD_… variables."""
+    found = {name.removeprefix("ETCD_").lower().replace("_", "-"): value for name, value in (environment or {}).items()}
     words = list(argv[1:])
     while words:
         name, separator, value = words.pop(0).partition("=")
@@ -66,7 +62,9 @@ def options(argv: Sequence[str], facts: Mapping[str, str] | None = None) -> dict
 
 def present(cluster: Cluster, node: Node, look: Look) -> dict[str, str]:
     """The options of the living process; where none lives, of the unit that is on the node."""
-    return installed(cluster, node, look) if look.process is None else options(look.process.argv, look.facts)
+    return (
+        installed(cluster, node, look) if look.process is None else options(look.process.argv, look.facts.environment)
+    )
 
 
 def installed(cluster: Cluster, node: Node, look: Look) -> dict[str, str]:
@@ -76,16 +74,16 @@ def installed(cluster: Cluster, node: Node, look: Look) -> dict[str, str]:
     return options(unit_text.command(cluster, unit_text.installed(cluster, node, look)))
 
 
-def directories(found: Mapping[str, str], facts: Mapping[str, str]) -> tuple[str, str]:
+def directories(found: Mapping[str, str], facts: NodeFacts) -> tuple[str, str]:
     """Where a member with these options has its data and its WAL, normalised; "" where that is not known.
 
     What the process has open counts first. Without --wal-dir etcd has the WAL inside the data directory.
     """
     data, wal = found.get("data-dir", ""), found.get("wal-dir", "")
-    if database := facts.get("database"):
-        data = database.removesuffix("/member/snap/db")
-    if segment := facts.get("segment"):
-        wal = str(PurePosixPath(segment).parent)
+    if facts.open_database:
+        data = facts.open_database.removesuffix("/member/snap/db")
+    if facts.open_segment:
+        wal = str(PurePosixPath(facts.open_segment).parent)
     data = data if data.startswith("/") and "$" not in data else ""
     if not wal and data and not found.get("config-file"):
         wal = f"{data}/member/wal"
@@ -96,8 +94,8 @@ def directories(found: Mapping[str, str], facts: Mapping[str, str]) -> tuple[str
 def moves(cluster: Cluster, node: Node, look: Look) -> list[Move]:
     """The directories that the member has elsewhere than etcd.toml says. The WAL comes first: it may be inside."""
     living = look.process is not None
-    data, wal = directories(present(cluster, node, look), look.facts if living else {})
-    if not living and "innerwal" in look.facts and not look.wal:  # whatever the unit says by now
+    data, wal = directories(present(cluster, node, look), look.facts if living else NodeFacts())
+    if not living and look.facts.inner_wal and not look.wal:  # whatever the unit says by now
         wal = f"{node.paths.data}/member/wal"
     pairs = (("wal", wal, node.paths.wal), ("data", data, node.paths.data))
     return [Move(key, old, new, living) for key, old, new in pairs if old and old != str(PurePosixPath(new))]
@@ -180,7 +178,7 @@ def differences(cluster: Cluster, node: Node, look: Look, members: Sequence[Memb
     if wrong:
         yield _scheme(cluster, node, wrong[0].scheme)
         return
-    if living and cluster.systemd and (user := look.facts.get("user", "")) not in ("", cluster.hosts.run_as):
+    if living and cluster.systemd and (user := look.facts.running_as) not in (None, cluster.hosts.run_as):
         yield Problem(
             "user",
             node.name,
@@ -385,7 +383,7 @@ def serving(
 
 def _port(cluster: Cluster, node: Node, look: Look | None, members: Sequence[Member] | None) -> int:
     if look is not None:
-        found = options(look.process.argv, look.facts) if look.process is not None else {}
+        found = options(look.process.argv, look.facts.environment) if look.process is not None else {}
         return listens(node, found.get("listen-client-urls", "").split(","))
     member = _listed(cluster, node, members)
     return listens(node, member.client_urls if member is not None else ())

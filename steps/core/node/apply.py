@@ -100,7 +100,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
     folders = {_parent(change.resource) for change in changes} - {""}
     staged = " ".join(sorted(f"{shlex.quote(folder)}/{STAGED}*" for folder in folders))
     lines += [f"tidy() {{ {f'rm -f -- {staged}' if staged else ':'}; }}", "tidy"]
-    blobs, program = _blobs(changes), "zstd" if "zstd" in look.facts else "gzip"
+    blobs, program = _blobs(changes), "zstd" if look.facts.has_zstd else "gzip"
     streams = dict.fromkeys(blob.stream for blob in blobs.values())
     lines += [_unpack(stream, program, blobs) for stream in streams]
     after: dict[str, None] = {}
@@ -198,7 +198,7 @@ def _block(resource: Block, look: Look) -> Iterable[str]:
     entry = look.entries.get(resource.path)
     raw = with_block((entry.content or "") if entry else "", resource).encode("utf-8", "surrogateescape")
     path = shlex.quote(resource.path)
-    if "hostsmount" in look.facts and resource.path == HOSTS:  # nothing can be renamed over a mount point
+    if look.facts.hosts_is_mount and resource.path == HOSTS:  # nothing can be renamed over a mount point
         return [f"text {path} {_literal(raw)}", f"overwrite {path}"]
     keep = f'[ ! -e {path} ] || {{ chown --reference={path} -- "$N"; chmod --reference={path} -- "$N"; }}'
     return [f"text {path} {_literal(raw)}", 'chmod 0644 -- "$N"', keep, f"place {path}"]

@@ -54,19 +54,52 @@ class Space:
 
 
 @dataclass(frozen=True)
+class NodeFacts:
+    """What the look found out about a node besides files, units and ports. Unknown is None."""
+
+    # the machine
+    cpu: str | None = None  # as uname -m prints it; Look.arch has the name that releases use
+    machine_id: str | None = None  # /etc/machine-id: cloned machines share it
+    boot_id: str | None = None  # another one after each boot
+    clock: int | None = None  # Unix seconds
+    uid: int | None = None  # of the user that looked: 0 is root
+    has_zstd: bool = False  # zstd is installed, and unpacks what is uploaded
+    systemd: int | None = None  # its version; None where it does not run
+    given_variables: tuple[str, ...] = ()  # names of ETCD_… variables that systemd gives to every service
+    drop_ins: tuple[str, ...] = ()  # files that override etcd.service
+
+    # etcd as it is installed
+    binary_digest: str | None = None  # "" where it cannot be read; None where no etcd is installed
+    installed_version: str | None = None  # what the installed etcd says of itself
+
+    # the running etcd
+    running_version: str | None = None
+    running_as: str | None = None  # user name
+    unit_digest: str | None = None  # of the unit that started it, from its environment
+    # These three only where its command line does not say where its data is:
+    environment: Mapping[str, str] = field(default_factory=dict)  # its ETCD_… variables about data, name and URLs
+    open_database: str | None = None  # path of the database that it has open
+    open_segment: str | None = None  # path of the segment of the WAL that it has open
+
+    # data
+    cluster_id: str | None = None  # in the head of the WAL, in hex
+    inner_wal: bool = False  # there is a WAL inside the data directory
+    odd_segment: str | None = None  # path of a segment of the WAL that is no plain file
+    has_ca_key: bool = False  # a copy of the CA's key lies next to the certificates
+
+    # what cannot be replaced, written to or run
+    wal_is_mount: bool = False  # the WAL's directory is a mount point
+    hosts_is_mount: bool = False  # /etc/hosts is a mount point
+    hosts_read_only: bool = False
+    accounts_read_only: tuple[str, ...] = ()  # those of /etc/passwd, group, shadow, gshadow that cannot be written to
+    noexec_directory: str | None = None  # the binaries go into or below this directory, and nothing there may be run
+
+
+@dataclass(frozen=True)
 class Look:
     """One node, as it was when looked at.
 
     `entries`: by path; under systemd also of each directory above one.
-
-    `facts`: arch, systemd (version number), machine, boot, clock (Unix seconds), version (of the installed etcd),
-    living (version of the running etcd), cluster (the ID in the WAL's head), uid (of whoever looks), given (variables
-    ETCD_* that systemd gives to every service), walmount and hostsmount (the WAL's directory, /etc/hosts is a mount
-    point), hostsfixed (/etc/hosts cannot be written to), accounts (files of users that cannot), noexec (a directory
-    from which nothing may be run), odd (a segment of the WAL that is no plain file), dropins (files that override the
-    unit), digest (of the unit that started the living process), user (as whom the living process runs), innerwal (a WAL
-    lies inside the data directory). Where the command line of the living process does not say where its data is: its
-    ETCD_… variables about data, name and URLs, database and segment (the files that it has open).
 
     `states`: by a resource's key: a Service's "enabled active", a Command's "done". `unit`: systemd's properties of
     etcd.service. `listening`: TCP ports → uid, socket inode. `space`: by path. `strangers`: directory of ours → one
@@ -75,7 +108,7 @@ class Look:
     """
 
     entries: Mapping[str, Entry]
-    facts: Mapping[str, str]
+    facts: NodeFacts
     unit: Mapping[str, str] = field(default_factory=dict)
     process: Process | None = None
     users: frozenset[str] = frozenset()
@@ -95,7 +128,8 @@ class Look:
     @property
     def arch(self) -> str:
         """As releases call it: amd64, arm64 …; what uname says where etcd has no name for it."""
-        return ARCHITECTURES.get(self.facts.get("arch", ""), self.facts.get("arch", "unknown"))
+        cpu = self.facts.cpu
+        return "unknown" if cpu is None else ARCHITECTURES.get(cpu, cpu)
 
 
 LARGE = 1 << 16  # bytes: a text of that size or more is not read

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from steps.core.node import wal_header
-from steps.core.node.facts import LARGE, Entry, Look, Process, Space
+from steps.core.node import ca_key, wal_header
+from steps.core.node.facts import LARGE, Entry, Look, NodeFacts, Process, Space
 from steps.core.node.resources import Command, Resource, Service
 
+SAME = "same"  # the living process runs what is installed
 _KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
 
 
@@ -53,15 +54,11 @@ class _Reader:
                 self._digests[value[1:]] = word
 
     def look(self) -> Look:
-        facts = {name: value for name, value in self._facts.items() if value}
-        if cluster := wal_header.cluster_id(bytes.fromhex(facts.pop("walhead", ""))):
-            facts["cluster"] = cluster
-        if "binary" in facts:
-            facts["binary"] = self._digests.get(facts["binary"], "")
+        said = {name: value for name, value in self._facts.items() if value}
+        facts = _facts(said, self._digests)
         process = self._process
-        if facts.get("living") == "same":
-            facts["living"] = facts.get("version", "")
-            process = replace(process, exe=facts.get("binary", "")) if process else None
+        if said.get("living") == SAME:
+            process = replace(process, exe=facts.binary_digest or "") if process else None
         entries = {
             path: replace(
                 entry,
@@ -81,8 +78,8 @@ class _Reader:
             listening={port: tuple(owners) for port, owners in self._listening.items()},
             space={path: self._under(folder, writable) for path, (folder, writable) in self._folders.items()},
             strangers=self._strangers,
-            member="member" in facts,
-            wal="wal" in facts,
+            member="member" in said,
+            wal="wal" in said,
         )
 
     def _take(self, size: str) -> str:
@@ -172,3 +169,44 @@ class _Reader:
     def _under(self, folder: str, writable: bool) -> Space:  # noqa: FBT001 - as it was read
         free, total, inodes = self._filesystems[folder]
         return Space(free, total, self._devices[folder], writable, inodes)
+
+
+def _facts(said: Mapping[str, str], digests: Mapping[str, str]) -> NodeFacts:
+    """Return the facts from the script's lines `name=value`; `digests`: by path. Raises ValueError."""
+    binary, version, running = said.get("binary"), said.get("version"), said.get("living")
+    return NodeFacts(
+        cpu=said.get("arch"),
+        machine_id=said.get("machine"),
+        boot_id=said.get("boot"),
+        clock=_number(said, "clock"),
+        uid=_number(said, "uid"),
+        has_zstd="zstd" in said,
+        systemd=_number(said, "systemd"),
+        given_variables=tuple(said.get("given", "").split()),
+        drop_ins=tuple(said.get("dropins", "").split()),
+        binary_digest=digests.get(binary, "") if binary else None,
+        installed_version=version,
+        running_version=version if running == SAME else running,
+        running_as=said.get("user"),
+        unit_digest=said.get("digest"),
+        environment={name: value for name, value in said.items() if name.startswith("ETCD_")},
+        open_database=said.get("database"),
+        open_segment=said.get("segment"),
+        cluster_id=wal_header.cluster_id(bytes.fromhex(said.get("walhead", ""))) or None,
+        inner_wal="innerwal" in said,
+        odd_segment=said.get("odd"),
+        has_ca_key=ca_key.FACT in said,
+        wal_is_mount="walmount" in said,
+        hosts_is_mount="hostsmount" in said,
+        hosts_read_only="hostsfixed" in said,
+        accounts_read_only=tuple(said["accounts"].split(", ")) if "accounts" in said else (),
+        noexec_directory=said.get("noexec"),
+    )
+
+
+def _number(said: Mapping[str, str], name: str) -> int | None:
+    if name not in said:
+        return None
+    if not said[name].isdecimal():
+        raise ValueError(f"{name} is {said[name]!r}, a number was expected")
+    return int(said[name])

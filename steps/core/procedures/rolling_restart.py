@@ -38,7 +38,7 @@ def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
     if process is None or unit is None or unit.content is None or binary is None:
         return ""
     if binary.digest != process.exe:
-        return f"runs etcd {look.facts.get('living', '?')}, another binary is installed"
+        return f"runs etcd {look.facts.running_version or '?'}, another binary is installed"
     if problem := unit_text.unreadable(cluster, node, look):
         raise Refused(f"{node.name}: {problem}", hint=invoke("doctor"))
     installed = unit_text.command(cluster, unit.content)
@@ -46,7 +46,7 @@ def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
     if changed:
         names = sorted({word.partition("=")[0] for word in changed})
         return f"flags changed: {', '.join(names)}"
-    if cluster.systemd and f"{UNIT_DIGEST}={look.facts.get('digest', '')}\n" not in unit.content:
+    if cluster.systemd and f"{UNIT_DIGEST}={look.facts.unit_digest or ''}\n" not in unit.content:
         return "the unit changed"
     if ca is not None and ca.mtime > process.started:
         return "the CA is newer than the process, which reads it only at its start"

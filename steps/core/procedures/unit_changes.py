@@ -69,7 +69,7 @@ def _put_back(ctx: Context, node: Node) -> str:
         return ""
     what = "unit" if cluster.systemd else "script"
     back, said = [], []
-    if not unit_text.starts(cluster, now, process, look.facts.get("digest", "")):
+    if not unit_text.starts(cluster, now, process, look.facts.unit_digest or ""):
         text = _former(ctx, node)
         if text:
             _write(ctx, node, unit_text.guarded(cluster, node, text))
@@ -89,7 +89,7 @@ def _put_back(ctx: Context, node: Node) -> str:
 def _former(ctx: Context, node: Node) -> str:
     """The text that the living member was started by; empty where that is not known."""
     cluster, look = ctx.cluster, ctx.look(node)
-    process, digest = look.process, look.facts.get("digest", "")
+    process, digest = look.process, look.facts.unit_digest or ""
     if process is None:
         return ""
     found = unit_text.installed(cluster, node, ctx.found.get(node.name, look))

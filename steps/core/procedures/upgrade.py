@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def refusals(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     """A lower version, a skipped minor, and 3.4 → 3.5 with auth on: refused before any binary is replaced."""
     # Data that no process has open was last written by what is installed.
-    seen = look.facts.get("living") or (look.facts.get("version") if look.member else "")
+    seen = look.facts.running_version or (look.facts.installed_version if look.member else None)
     wanted = ctx.cluster.version
     if not seen or seen == wanted:
         return
@@ -54,7 +54,7 @@ def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Min
     """
     if then != (now[0], now[1] - 1):
         return False
-    others = (look.facts.get("living") for name, look in ctx.looks.items() if name != node.name)
+    others = (look.facts.running_version for name, look in ctx.looks.items() if name != node.name)
     return any(version and versions.minor(version) == then for version in others)
 
 
@@ -81,8 +81,10 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     """
     wanted = versions.minor(ctx.cluster.version)
     living = [node for node in nodes if ctx.look(node).process is not None]
-    olds = [node for node in living if _minor(ctx, node, "living") != wanted]  # or one that does not say what it is
-    ahead = [node for node in olds if _minor(ctx, node, "version") != wanted]
+    olds = [
+        node for node in living if _minor(ctx.look(node).facts.running_version) != wanted
+    ]  # or one that does not say what it is
+    ahead = [node for node in olds if _minor(ctx.look(node).facts.installed_version) != wanted]
     if not ahead:
         return
     view = ask(ctx, ahead[0])
@@ -103,7 +105,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     from steps.core.procedures.snapshot import save
 
     save(ctx, ahead[0], file)
-    ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts.get('living', '?')} has it: {file}")
+    ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts.running_version or '?'} has it: {file}")
 
 
 def _too_old(view: View, wanted: str) -> list[str]:
@@ -117,9 +119,10 @@ def _begun(ctx: Context, nodes: Sequence[Node]) -> Path | None:
     """The newest snapshot of an upgrade to this release that a node has the binary of already."""
     wanted = versions.minor(ctx.cluster.version)
     saved = sorted((ctx.cluster.work / "snapshots").glob(f"before-{ctx.cluster.version}-*.db"))
-    return saved[-1] if saved and any(_minor(ctx, node, "version") == wanted for node in nodes) else None
+    return (
+        saved[-1] if saved and any(_minor(ctx.look(node).facts.installed_version) == wanted for node in nodes) else None
+    )
 
 
-def _minor(ctx: Context, node: Node, fact: str) -> tuple[int, int] | None:
-    version = ctx.look(node).facts.get(fact)
+def _minor(version: str | None) -> tuple[int, int] | None:
     return versions.minor(version) if version else None
