@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores SIGINT, nohup SIGHUP: they would hand that on to the runs that tests interrupt."""
+    """A shell's background job ignores SIGINT, nohup SIGHUP: they would hand that on to the runs that tests end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
