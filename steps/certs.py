@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import NodeFailed, Pending, Refused
 from steps.core.base.hints import again, invoke
-from steps.core.health.gate import ask, problems
+from steps.core.health.gate import problems
 from steps.core.node.paths import cert_directory
 from steps.core.node.resources import Directory, File, Promise, Resource, Symlink
 from steps.core.pipeline.step import Step
@@ -77,7 +77,7 @@ class Certs(Step):
         for node in living:
             if node not in nodes:
                 self._serves(node, check(ctx, node).rejected)
-        self._guarded = bool(living) and not problems(ctx.serving, ask(ctx, living[0]))
+        self._guarded = bool(living) and not problems(ctx.serving, ctx.etcd.ask(living[0]))
         return [(node,) for node in nodes] if living else (nodes,)
 
     def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
@@ -91,7 +91,7 @@ class Certs(Step):
             found = check(ctx, node)
             self._serves(node, found.rejected)
             if self._guarded:
-                self._serves(node, found.problems or problems(ctx.serving, ask(ctx, node)))
+                self._serves(node, found.problems or problems(ctx.serving, ctx.etcd.ask(node)))
             for warning in found.warnings:
                 ctx.warn(warning, node)
             if not found.warnings:

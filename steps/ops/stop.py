@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.base.errors import StepsError
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
-from steps.core.health.current import learn
-from steps.core.health.gate import ask, healthy
+from steps.core.health.gate import healthy
 from steps.core.node.service import stop_script
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:
     cluster = ctx.cluster
     if len(cluster.nodes) - len(nodes) < cluster.quorum:
         return True
-    view = ask(ctx, nodes[0])
+    view = ctx.etcd.ask(nodes[0])
     if len(view.statuses) < len(cluster.nodes):  # down, or etcd.toml has other ports than those at which they serve
-        learn(ctx, nodes[0])
-        ctx.members = ask(ctx, nodes[0]).members
-        view = ask(ctx, nodes[0])
+        ctx.etcd.learn(nodes[0])
+        ctx.members = ctx.etcd.ask(nodes[0]).members
+        view = ctx.etcd.ask(nodes[0])
     return len(healthy(ctx.serving, view) - {node.name for node in nodes}) < cluster.quorum

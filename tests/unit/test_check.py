@@ -188,6 +188,7 @@ class Ctx:
     cluster: Any = CLUSTER
     serving: Any = CLUSTER
     said: list[str] = field(default_factory=list)
+    etcd: Any = field(default_factory=lambda: SimpleNamespace(ask=lambda _node: FINE))
 
     @property
     def looks(self) -> dict[str, Look]:
@@ -207,7 +208,6 @@ def rotate(
 ) -> list[list[str]]:
     """The batches that were swapped in."""
     monkeypatch.setattr(check, "check", lambda _ctx, node: ctx.found.get(node.name, Found()))
-    monkeypatch.setattr("steps.certs.ask", lambda _ctx, _node: FINE)
     monkeypatch.setattr("steps.certs.problems", lambda _cluster, _view: list(problems))
     step, done = Certs(), []
     for batch in step.batches(CLUSTER, changing, ctx):  # type: ignore[arg-type]  # a stand-in

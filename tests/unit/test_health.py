@@ -16,8 +16,8 @@ from views import CLUSTER, FINE, URLS, status
 from steps.core.base.errors import NodeFailed, Refused, Unhealthy
 from steps.core.base.hints import Hints, invoke
 from steps.core.config.model import Cluster, Node
+from steps.core.context.etcd_client import EtcdClient
 from steps.core.etcd.client import own_urls
-from steps.core.etcd.living import serving
 from steps.core.etcd.views import View
 from steps.core.health import health
 from steps.core.health import tls_probe as tls
@@ -44,13 +44,14 @@ class Ctx:
     checks: Sequence[Any] = ()
     told: list[Any] = field(default_factory=list)
     differences: int = 0
-    ports: dict[str, int] = field(default_factory=dict)
+    members: None = None
 
     @property
     def serving(self) -> Cluster:
-        return serving(self.cluster, self.looks, self.ports)
+        return self.etcd.serving
 
     def __post_init__(self) -> None:
+        self.etcd = EtcdClient(self)  # type: ignore[arg-type]  # a stand-in
         self.hosts = SimpleNamespace(open=self.open)
         self.store = SimpleNamespace(pair=lambda _name: None, names=list)
         self.plugins = SimpleNamespace(checks=lambda _cluster, _node: self.checks)
@@ -206,7 +207,7 @@ def test_a_plan_asks_one_where_all_are_known_to_run(
     running = seen(CLUSTER, process=Process(5, "x", (), 0))
     looks = {node.name: running if node.name != stopped else seen(CLUSTER) for node in CLUSTER.nodes}
     ctx = asking(looks={} if stopped == "unseen" else looks)
-    monkeypatch.setattr(health.gate, "ask", lambda ctx, node, _urls: ctx.asked.append(f"{node.name} alone") or FINE)
+    monkeypatch.setattr(ctx.etcd, "ask", lambda node, _urls: ctx.asked.append(f"{node.name} alone") or FINE)
     health.glance(ctx, CLUSTER.nodes)  # type: ignore[arg-type]  # a stand-in
     assert (ctx.asked == ["etcd-1 alone"]) == (stopped is None)
 

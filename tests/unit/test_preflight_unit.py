@@ -14,6 +14,7 @@ from steps.core.base.errors import Refused
 from steps.core.checks.ports import owners_script
 from steps.core.checks.preflight import preflight
 from steps.core.config.model import Cluster, Node
+from steps.core.context.etcd_client import EtcdClient
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Entry, Look, Process, Space
 from steps.core.node.paths import unit_file
@@ -32,13 +33,13 @@ class Ctx:
     members: tuple[Member, ...] | None = None
 
     @property
-    def serving(self) -> Cluster:
-        return self.cluster
+    def etcd(self) -> EtcdClient:
+        return EtcdClient(self)  # type: ignore[arg-type]  # a stand-in
 
     def look(self, node: Node) -> Look:
         return self.looks[node.name]
 
-    def sh(self, _node: Node, _script: str) -> Result:
+    def sh(self, _node: Node, _script: str, **_more: float) -> Result:
         return Result(0, self.says, "")
 
     def warn(self, message: str, node: Node | None = None) -> None:
@@ -274,7 +275,7 @@ def test_the_configured_version_against_what_runs(tmp_path: Path, runs: str, wan
     cluster = on_hosts(version=wanted, file=tmp_path / "etcd.toml")
     facts = {"machine_id": "2", "boot_id": "2", "running_version": runs, "installed_version": runs}
     running = seen(cluster, process=LIVING, facts=facts, member=True, wal=True)
-    message, _ = asked(cluster, running, says="\nlogin 0\n")
+    message, _ = asked(cluster, running, says="answer login 0 2\n{}\n")
     assert (said in message) if said else (message == "")
 
 
@@ -285,14 +286,19 @@ def test_a_lower_patch_release_is_warned_of(tmp_path: Path) -> None:
     assert asked(cluster, running) == ("", ["etcd-2: etcd 3.5.30 -> 3.5.16: a lower patch release"])
 
 
+def framed(said: str) -> str:
+    """What auth_script prints where etcdctl fails with these words."""
+    return f"answer login 1 0\n\nsaid login 0 {len(said)}\n{said}\n"
+
+
 AUTH = {
     "on": (
-        "Error: etcdserver: authentication failed, invalid user ID or password\nlogin 1\n",
+        framed("Error: etcdserver: authentication failed, invalid user ID or password"),
         "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights",
     ),
     "unknown": (
-        "Error: context deadline exceeded\nlogin 1\n",
-        "whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: Error: context deadline exceeded",
+        framed("Error: context deadline exceeded"),
+        "whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: context deadline exceeded",
     ),
     "not answered": ("", "whether auth is on is unknown"),
 }

@@ -142,7 +142,7 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
     def roll(*, hook: bool = False, veto: str = "", fails: str = "", views: dict[int, View] | None = None) -> list[str]:
         events: list[str] = []
 
-        def asked(_ctx: object, node: Any) -> View:
+        def asked(node: Any) -> View:
             events.append(f"ask {node.name}")
             return (views or {}).get(sum(event.startswith("ask ") for event in events), FINE)
 
@@ -167,13 +167,13 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Rolled:
             events.append(f"put back {' '.join(node.name for node in nodes)}")
             return "the former unit is back"
 
-        monkeypatch.setattr(rolling_restart, "ask", asked)
         monkeypatch.setattr(unit_changes, "put_back", put_back)
         monkeypatch.setattr(rolling_restart, "wait_open", opened)
         process = Process(5, BINARY, (), STARTED)
         ctx: Any = SimpleNamespace(
             cluster=CLUSTER,
             serving=CLUSTER,
+            etcd=SimpleNamespace(ask=asked, move_leader_script=lambda _node, to: f"move-leader {to}\n"),
             look=lambda _node: seen(CLUSTER, process=process, member=True, wal=True),
             sh=sh,
             plugins=SimpleNamespace(before_restart=before_restart),

@@ -34,11 +34,11 @@ def secured(
         for name, version, runs in zip(names, installed, living, strict=True)
     }
     said: list[str] = []
-    monkeypatch.setattr(upgrade, "ask", lambda _ctx, _node: view)
     monkeypatch.setattr(snapshot, "save", lambda *_: said.append("saved"))
     ctx: Any = SimpleNamespace(
         cluster=cluster,
         serving=cluster,
+        etcd=SimpleNamespace(ask=lambda _node: view),
         look=lambda node: looks[node.name],
         say=said.append,
         change=said.append,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core.base import files
 from steps.core.base.errors import NodeFailed, Refused
@@ -21,6 +21,9 @@ from steps.core.node.paths import cert_directory, data_directories, unit_file
 from steps.core.node.resources import File, Promise, Resource
 from steps.core.transport.pool import Hosts
 from steps.core.transport.shell_session import Result
+
+if TYPE_CHECKING:
+    from steps.core.context.etcd_client import EtcdClient
 
 T = TypeVar("T")
 
@@ -38,7 +41,6 @@ class Nodes:
         self.looks: dict[str, Look] = {}
         self.found: dict[str, Look] = {}  # as `looks` was before this run changed anything
         self.members: tuple[Member, ...] | None = None  # the live member list, where the preflight could ask for it
-        self.ports: dict[str, int] = {}  # client ports of living members, where no look says them
         self.differences = 0
         self.locals = 0
         self._hosts = hosts
@@ -64,12 +66,17 @@ class Nodes:
         """What was seen on the node, with what this run has changed since."""
         return self.looks[node.name]
 
+    @cached_property
+    def etcd(self) -> EtcdClient:
+        """What the members of the cluster are asked through."""
+        from steps.core.context.etcd_client import EtcdClient
+
+        return EtcdClient(self)
+
     @property
     def serving(self) -> Cluster:
-        """The cluster with the client ports at which its members answer now; etcd.toml's are true after a restart."""
-        from steps.core.etcd.living import serving
-
-        return serving(self.cluster, self.looks, self.ports, self.members)
+        """The cluster with the client ports at which its members answer now. See EtcdClient."""
+        return self.etcd.serving
 
     def look_at(self, node: Node, resources: Sequence[Resource] = (), *, listing: bool = False) -> Look:
         """Looks at the node now: at `resources`, at what a start needs, at what a living process is compared with.
@@ -113,13 +120,7 @@ class Nodes:
 
         if known := record.version_of(files.text(self.cluster.work / record.FILE), process.exe):
             return known
-        from steps.core.etcd.client import parse as answers
-        from steps.core.etcd.client import version_script
-
-        seen = answers(self.sh(node, version_script(self.cluster, node)).out).statuses
-        status = seen.get(self.cluster.client_url(node))
-        version = status.version if status is not None else ""
-        return version if re.fullmatch(r"\d+\.\d+\.\d+", version) else ""
+        return self.etcd.version(node)
 
     def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
         """Runs a shell script on the node (root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""

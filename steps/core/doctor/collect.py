@@ -12,11 +12,10 @@ from steps.core.base.shell import quoted
 from steps.core.checks import ports
 from steps.core.doctor.evidence import Evidence, NodeEvidence
 from steps.core.etcd import instances
-from steps.core.etcd.client import ask_script, hashes_script, parse
+from steps.core.etcd.client import ask_script, parse
 from steps.core.etcd.identity import known_id
 from steps.core.etcd.logs import last_start, read
 from steps.core.etcd.views import View
-from steps.core.health.gate import ask
 from steps.core.node.paths import wal_parent
 from steps.core.node.resources import File, Promise, User
 from steps.core.node.service import State, log_script, parse_state, state_script
@@ -170,8 +169,8 @@ def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> Vie
     same = {url for url, status in seen.items() if status.cluster_id == seen[own].cluster_id}
     urls = [url for node in ctx.serving.nodes if (url := ctx.cluster.client_url(node)) in same]
     revision = min(seen[url].revision for url in urls)
-    for pause in ("", "sleep 2\n"):
-        view = parse(ctx.sh(asker, pause + hashes_script(ctx.cluster, asker, urls, revision)).out)
+    for seconds in (0, 2):
+        view = ctx.etcd.hashes(asker, urls, revision, after=seconds)
         if len(set(view.hashes.values())) <= 1:
             return View(errors=view.errors)
     return view
@@ -183,7 +182,7 @@ def _spoken(ctx: Context, cases: Mapping[str, NodeEvidence]) -> View:
         if case.serves(ctx.cluster):
             try:
                 others = [each.node for each in cases.values() if each.unreachable]  # their members may answer this one
-                view = ask(ctx, case.node, [ctx.cluster.client_url(node) for node in (case.node, *others)])
+                view = ctx.etcd.ask(case.node, [ctx.cluster.client_url(node) for node in (case.node, *others)])
                 hashes = _hashes(ctx, case.node, cases)
                 return replace(view, hashes=hashes.hashes, errors={**hashes.errors, **view.errors})
             except StepsError:  # it served a moment ago: another one may tell

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
-from steps.core.etcd.views import Member, Status, View
+from steps.core.etcd.views import Auth, Member, Status, View
 from steps.core.node.guard import ENTER, SAFE
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
@@ -23,17 +23,17 @@ _FRAME = re.compile(r"(?P<what>answer|said) (?P<name>[a-z]+) (?P<code>[0-9]{1,3}
 ALARMS = {1: "NOSPACE", 2: "CORRUPT"}  # etcd's api/etcdserverpb/rpc.proto, AlarmType
 
 
-def ctl(cluster: Cluster, node: Node) -> str:
-    """A shell function `ctl` that runs the node's etcdctl with the node's own certificate."""
+def ctl(cluster: Cluster, node: Node, *, deadline: int = COMMAND_TIMEOUT + 5) -> str:
+    """A shell function `ctl` that runs the node's etcdctl with the node's own certificate; `deadline` in seconds."""
     words = [f"{node.paths.bin}/etcdctl", "--dial-timeout=3s", f"--command-timeout={COMMAND_TIMEOUT}s"]
     if cluster.tls.enabled:
         cert = node.paths.cert
         words += [f"--cacert={cert}/ca.pem", f"--cert={cert}/etcd.pem", f"--key={cert}/etcd-key.pem"]
-    return _function(words)
+    return _function(words, deadline)
 
 
-def _function(words: Sequence[str]) -> str:
-    return f'ctl() {{ timeout {COMMAND_TIMEOUT + 5} env -i {quoted(words)} "$@" </dev/null; }}\n'
+def _function(words: Sequence[str], deadline: int = COMMAND_TIMEOUT + 5) -> str:
+    return f'ctl() {{ timeout {deadline} env -i {quoted(words)} "$@" </dev/null; }}\n'
 
 
 def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
@@ -145,10 +145,39 @@ class _Answer:
         return None
 
 
-def login_script(cluster: Cluster, node: Node) -> str:
-    """Prints `login 0` where auth is off: etcd then ignores the login of a user that does not exist. Only reads."""
+def auth_script(cluster: Cluster, node: Node) -> str:
+    """Whether auth is on, for `parse_auth`: 3.4 cannot be asked for it. Only reads.
+
+    Where auth is off, etcd ignores the login of a user that does not exist; else it refuses that.
+    """
     words = quoted([f"--endpoints={cluster.client_url(node)}", f"--user=etcd-steps:{secrets.token_hex(8)}"])
-    return f"{ctl(cluster, node)}o=$(ctl {words} get etcd-steps 2>&1 >/dev/null); printf '%s\\nlogin %s\\n' \"$o\" $?\n"
+    return f"{ctl(cluster, node)}{_ASK}ask login {words} -w json get --keys-only etcd-steps\ntrue\n"
+
+
+def move_leader_script(cluster: Cluster, node: Node, to: str) -> str:
+    """Has the node's own member, which leads, make the member `to` (an ID) the leader; ends where that fails."""
+    words = quoted([f"--endpoints={cluster.client_url(node)}", "move-leader", to])
+    return f"{ctl(cluster, node)}ctl {words} >&2 || exit 1\n"
+
+
+def snapshot_script(cluster: Cluster, node: Node, seconds: int) -> str:
+    """Saves the data of the node's member in at most `seconds`, prints the file, and removes it."""
+    words = quoted([f"--endpoints={cluster.client_url(node)}", f"--command-timeout={seconds}s", "snapshot", "save"])
+    return (
+        ctl(cluster, node, deadline=seconds)
+        + "d=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf \"$d\"' EXIT\n"
+        + f'ctl {words} "$d/db" >&2 && cat "$d/db"\n'
+    )
+
+
+def parse_auth(output: str) -> Auth:
+    """Reads what auth_script printed. Never raises: what cannot be read leaves it unknown."""
+    login = _answers(output)[0].get("login")
+    if login is None:
+        return Auth(None, "no answer")
+    if not login.code:
+        return Auth(on=False)
+    return Auth(True if "authentication failed" in login.err else None, login.wrong)
 
 
 def parse(output: str) -> View:

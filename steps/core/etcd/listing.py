@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from steps.core.config.model import Cluster, Node
 
 MARK = "\nlisting\n"  # behind it stands what the member said meanwhile
+_ARGV = 'head -c 65536 "/proc/${p%%[!0-9]*}/cmdline" 2>/dev/null | tr "\\0" "\\n"'  # of the pid in $p
+
+
+def argv_script(cluster: Cluster, node: Node) -> str:
+    """The command line of the node's living member, a word a line; nothing where none lives."""
+    return f"{state_script(cluster, node)}{_ARGV}\n"
 
 
 def listing_script(cluster: Cluster, node: Node) -> str:
@@ -25,7 +31,7 @@ def listing_script(cluster: Cluster, node: Node) -> str:
         f"{state_script(cluster, node)}"
         '[ "${p%%[!0-9]*}" != 0 ] || exit 0\n'
         + ('[ "${s%%[!a-z-]*}" = running ] || exit 0\n' if cluster.systemd else "")
-        + f'head -c 65536 <"/proc/${{p%%[!0-9]*}}/cmdline" | tr "\\0" "\\n" | grep -qF {quote(url)} || exit 0\n'
+        + f"{_ARGV} | grep -qF {quote(url)} || exit 0\n"
     )
     return ready + members_script(cluster, node, [url])
 

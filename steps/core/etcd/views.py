@@ -51,3 +51,11 @@ class View:
     hashes: Mapping[str, int] = field(default_factory=dict)
     written: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Auth:
+    """Whether etcd's auth is on; None where that is unknown, and `why` says etcd's own words for it."""
+
+    on: bool | None
+    why: str = ""

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import StepsError
 from steps.core.etcd import living
-from steps.core.etcd.client import members_script, parse
-from steps.core.etcd.listing import listing_script
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Look
-from steps.core.node.service import state_script
 
 if TYPE_CHECKING:
     from steps.core.config.model import Node
@@ -23,10 +20,9 @@ def members(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
     for node in nodes:
         if not _serves(ctx, ctx.look(node)):
             continue
-        cluster = living.serving(ctx.cluster, ctx.looks)
-        found = parse(ctx.sh(node, members_script(cluster, node, [cluster.client_url(cluster.node(node.name))])).out)
-        if found.members is not None:
-            return found.members
+        found = ctx.etcd.members(node)
+        if found is not None:
+            return found
     return None
 
 
@@ -36,11 +32,11 @@ def others(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
         if node in nodes:
             continue
         try:
-            found = parse(ctx.sh(node, listing_script(ctx.cluster, node)).out)
+            found = ctx.etcd.members_if_ready(node)
         except StepsError:
             continue
-        if found.members is not None:
-            return found.members
+        if found is not None:
+            return found
     return None
 
 
@@ -58,16 +54,6 @@ def problems(ctx: Context, nodes: Sequence[Node], *, starts: bool) -> list[livin
         looks = {node.name: ctx.look(node) for node in nodes}
         found += living.membership(cluster, looks, ctx.members, starts=starts)
     return list(dict.fromkeys(found))
-
-
-def learn(ctx: Context, node: Node) -> None:
-    """Notes at which client port the node's living process listens, for `ctx.serving`."""
-    script = (
-        state_script(ctx.cluster, node) + 'head -c 65536 "/proc/${p%%[!0-9]*}/cmdline" 2>/dev/null | tr "\\0" "\\n"\n'
-    )
-    argv = ctx.sh(node, script).out.splitlines()
-    urls = living.options(argv).get("listen-client-urls", "").split(",")
-    ctx.ports[node.name] = living.listens(node, urls)
 
 
 def _states(ctx: Context, node: Node, moves: Sequence[living.Move]) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from steps.core.base.errors import NodeFailed
 from steps.core.base.hints import invoke
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd import auth, logs
-from steps.core.etcd.client import ask_script, parse
 from steps.core.etcd.views import View
 from steps.core.node.service import State, log_script, parse_state, settled_script
 
@@ -90,14 +89,6 @@ def _alarms(view: View) -> Iterator[str]:
         yield f"the alarms are unknown: {why}"
 
 
-def ask(ctx: Context, node: Node, endpoints: Sequence[str] | None = None) -> View:
-    """What the cluster says through one node: every member's status and health, the member list, the alarms."""
-    cluster = ctx.serving
-    urls = endpoints or [cluster.client_url(each) for each in cluster.nodes]
-    script = ask_script(cluster, cluster.node(node.name), urls, members=True)
-    return parse(ctx.sh(node, script, deadline=120).out)
-
-
 def wait_open(ctx: Context, asker: Node, started: dict[str, int], *, patience: float = PATIENCE) -> View:
     """Polls until the gate is open and every node in `started` (name → the pid that it had) runs as another process.
 
@@ -120,7 +111,7 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
         late = time.monotonic() > end
         # etcdctl waits long for a member that does not listen: meanwhile its end would not be seen.
         if late or all(state.ready and state.pid != started[name] for name, state in states.items()):
-            view = ask(ctx, asker)
+            view = ctx.etcd.ask(asker)
             if refused := auth.refuses(cluster, asker, view):
                 raise refused  # no patience would change it
             wrong = problems(ctx.serving, view)

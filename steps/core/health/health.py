@@ -13,10 +13,10 @@ from steps.core.base import versions
 from steps.core.base.errors import StepsError
 from steps.core.base.hints import invoke
 from steps.core.etcd import auth, listeners
-from steps.core.etcd.client import ask_script, own_urls, parse, peers_script
+from steps.core.etcd.client import own_urls, parse
 from steps.core.etcd.identity import known_id
 from steps.core.etcd.views import View
-from steps.core.health import current, gate
+from steps.core.health import gate
 from steps.core.health.verdict import Health, MemberHealth
 from steps.core.node import ca_key
 from steps.core.node.service import State, parse_state, root_script, state_script, without_root
@@ -88,7 +88,7 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
         return gather(ctx, nodes, thorough=False)
     cluster, asker, health = ctx.serving, nodes[0], Health()
     nodes = [cluster.node(node.name) for node in nodes]
-    view = gate.ask(ctx, asker, [cluster.client_url(node) for node in nodes])
+    view = ctx.etcd.ask(asker, [cluster.client_url(node) for node in nodes])
     kept = _note_auth(cluster, [asker], {asker.name: view}, health)
     judged = [node for node in nodes if not kept or cluster.client_url(node) in view.statuses]
     health.problems += gate.member_problems(replace(cluster, nodes=tuple(judged)), view)
@@ -130,10 +130,9 @@ def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Re
 
 def _ask(ctx: Context, node: Node, *, probe: bool, members: bool, before: str = "") -> Result | StepsError:
     """`before`: a script for once the member's pid is in $p; what it prints precedes the answers."""
-    cluster = ctx.serving
-    now = cluster.node(node.name)
+    cluster = ctx.cluster
     key = PROBE + secrets.token_hex(4) if probe else ""
-    asked = ask_script(cluster, now, own_urls(cluster, now), members=members, probe=key)
+    asked = ctx.etcd.own_script(node, members=members, probe=key)
     # etcdctl takes half a minute to find out that nobody listens.
     running = 'p=${p%%[!0-9]*}; [ "$p" != 0 ] || exit 0\n' + before
     script = root_script(cluster) + ca_key.seen_script(node) + "\n" + state_script(cluster, node) + running + asked
@@ -153,7 +152,7 @@ def _learned(ctx: Context, node: Node, answer: Result) -> bool:
     if not parse_state(answer.out).pid or ctx.serving.client_url(before) in parse(answer.out).statuses:
         return False
     try:
-        current.learn(ctx, node)
+        ctx.etcd.learn(node)
     except StepsError:  # it is lost meanwhile, and what it answered counts
         return False
     return ctx.serving.node(node.name).client_port != before.client_port
@@ -181,9 +180,9 @@ def _confirmed(ctx: Context, nodes: Sequence[Node], views: Mapping[str, View], s
     cluster = ctx.serving
     if not nodes or speaker not in views or speaker not in gate.healthy(cluster, views[speaker]):
         return {}
-    asker, urls = cluster.node(speaker), {node.name: cluster.client_url(node) for node in nodes}
+    urls = {node.name: cluster.client_url(node) for node in nodes}
     try:
-        view = parse(ctx.sh(asker, peers_script(cluster, asker, [*urls.values()])).out)
+        view = ctx.etcd.status(cluster.node(speaker), [*urls.values()])
     except StepsError:  # it answered a moment ago; then the others stay unknown
         return {}
     return {name: _only(view, url) for name, url in urls.items()}

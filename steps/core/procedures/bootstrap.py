@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from steps.core.base.errors import NodeFailed, Refused, Unhealthy
 from steps.core.base.files import replace
 from steps.core.base.hints import invoke
-from steps.core.etcd.client import members_script, parse
 from steps.core.etcd.views import View
-from steps.core.health.gate import ask, healthy, wait_open
+from steps.core.health.gate import healthy, wait_open
 from steps.core.node.guard import ENTER
 from steps.core.node.service import enable_script, start_script
 from steps.core.transport.pool import NotForwarded
@@ -67,7 +66,7 @@ def _refuse_vanished(ctx: Context, stopped: Sequence[Node]) -> None:
         return
     names = {node.name for node in empty}
     others = [cluster.client_url(node) for node in ctx.serving.nodes if node.name not in names]
-    members = parse(ctx.sh(empty[0], members_script(cluster, empty[0], others)).out).members
+    members = ctx.etcd.members(empty[0], others)
     published = {member.name for member in members or () if member.client_urls}
     # systemd may have started it since the look: then its data is there now.
     lost = [node.name for node in empty if node.name in published and vanished(node, ctx.look_at(node))]
@@ -80,7 +79,7 @@ def _degraded(ctx: Context, nodes: Sequence[Node], failure: NodeFailed) -> Unhea
     cluster = ctx.serving
     urls = [cluster.client_url(node) for node in cluster.nodes if node.name != failure.node]
     asker = next((node for node in nodes if node.name != failure.node), nodes[0])
-    well = sorted(healthy(cluster, ask(ctx, asker, urls))) if urls else []
+    well = sorted(healthy(cluster, ctx.etcd.ask(asker, urls))) if urls else []
     serving = f"{len(well)} of {len(cluster.nodes)} members serve" + (f" ({', '.join(well)})" if well else "")
     return Unhealthy(f"degraded: {serving}\n{failure.message}", hint=failure.hint)
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from steps.core.base.errors import PluginError, Refused, StepFailed, StepsError, Unhealthy
 from steps.core.base.hints import again, invoke
 from steps.core.etcd import auth, flags, unit_text
-from steps.core.etcd.client import ctl
 from steps.core.etcd.identity import vanished
 from steps.core.etcd.views import View
-from steps.core.health.gate import ask, healthy, problems, wait_open
+from steps.core.health.gate import healthy, problems, wait_open
 from steps.core.node.facts import UNIT_DIGEST, Look
 from steps.core.node.paths import unit_file
 from steps.core.node.service import start_script
@@ -90,7 +89,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
     """As restart; `tried` gets the name of every node on which the member was stopped."""
     cluster = ctx.cluster
     asker = next(node for node in nodes if ctx.look(node).process is not None)
-    view = ask(ctx, asker)
+    view = ctx.etcd.ask(asker)
     if refused := auth.refuses(cluster, asker, view):
         raise refused
     if view.alarms:
@@ -141,7 +140,7 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
 
 def _through_gate(ctx: Context, node: Node) -> View:
     """The gate as it is now, not as it was behind the last restart: output that nobody reads holds a run for hours."""
-    view = ask(ctx, node)
+    view = ctx.etcd.ask(node)
     if refused := auth.refuses(ctx.cluster, node, view):
         raise refused
     if wrong := problems(ctx.serving, view):
@@ -158,7 +157,7 @@ def _restart_one(ctx: Context, node: Node, view: View, reason: str) -> None:
     own = view.statuses[url]
     if own.id == own.leader and len(cluster.nodes) > 1:
         heir = next(status for status in view.statuses.values() if status.id != own.id)
-        script = ctl(cluster, node) + f"ctl --endpoints={url} move-leader {heir.id} >&2 || exit 1\n" + script
+        script = ctx.etcd.move_leader_script(node, heir.id) + script
     run_script(ctx, node, script)
     _runs_its_unit(ctx, node)
     wait_open(ctx, node, {node.name: old})

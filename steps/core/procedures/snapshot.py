@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from steps.core.base.errors import NodeFailed, StepFailed
 from steps.core.base.files import private_directory
 from steps.core.base.hints import again
-from steps.core.base.shell import quoted
-from steps.core.etcd.client import ctl
 from steps.core.transport.shell_session import Sink
 
 if TYPE_CHECKING:
     from steps.core.config.model import Cluster, Node
     from steps.core.context.context import Context
 
-SECONDS = 1800  # `snapshot save` knows no deadline of its own (etcd-io/etcd#10298)
 LARGEST = 16 << 30  # bytes, where etcd's quota is not larger still: etcd warns of a quota beyond 8 GiB
 _TRAILER = 32  # etcd appends the SHA-256 of what precedes it
 _PAGE = 512
@@ -30,16 +27,9 @@ def save(ctx: Context, node: Node, file: Path) -> None:
         raise StepFailed(f"{file} exists, and a snapshot is never written over", hint="name another file")
     private_directory(file.parent)
     part = file.with_suffix(".part")
-    cluster = ctx.serving
-    endpoint = quoted([f"--endpoints={cluster.client_url(cluster.node(node.name))}"])
-    script = (
-        ctl(cluster, node).replace("timeout 15", f"timeout {SECONDS}")
-        + "d=$(mktemp -d /var/tmp/etcd-steps.XXXXXX) || exit 1; trap 'rm -rf \"$d\"' EXIT\n"
-        + f'ctl {endpoint} --command-timeout={SECONDS}s snapshot save "$d/db" >&2 && cat "$d/db"\n'
-    )
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            result = ctx.hosts.run(node, script, deadline=SECONDS, sink=Sink(stream, _limit(cluster)))
+            result = ctx.etcd.snapshot_save(node, Sink(stream, _limit(ctx.cluster)))
             stream.flush()
             os.fsync(stream.fileno())
         if not result.ok:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from steps.core.base import versions
 from steps.core.base.errors import Refused
 from steps.core.base.hints import invoke
-from steps.core.etcd.client import login_script
-from steps.core.health.gate import ask, problems
+from steps.core.health.gate import problems
 from steps.core.node.wal_header import v2_left, v2_script
 
 if TYPE_CHECKING:
@@ -59,15 +58,12 @@ def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Min
 
 
 def _auth(ctx: Context, node: Node) -> Iterator[str]:
-    """Whether auth is on: 3.4 cannot be asked for it. A login of no user is refused there, and ignored without auth."""
-    now = ctx.serving
-    answer = ctx.sh(node, login_script(now, now.node(node.name))).out
-    if "login 0\n" in answer:
-        return
-    if "authentication failed" in answer:
+    """Whether auth is on: an upgrade with it is refused, and one of which that is unknown."""
+    auth = ctx.etcd.auth(node)
+    if auth.on:
         yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
-    else:
-        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {answer.strip()[:300]}"
+    elif auth.on is None:
+        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {auth.why}"
 
 
 def secure(ctx: Context, nodes: Sequence[Node]) -> None:
@@ -87,7 +83,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     ahead = [node for node in olds if _minor(ctx.look(node).facts.installed_version) != wanted]
     if not ahead:
         return
-    view = ask(ctx, ahead[0])
+    view = ctx.etcd.ask(ahead[0])
     wrong, too_old = problems(ctx.serving, view), _too_old(view, ctx.cluster.version)
     if wrong and not too_old and (saved := _begun(ctx, nodes)):
         ctx.say(f"goes on with an upgrade that has begun; its snapshot is {saved}")
