@@ -41,7 +41,8 @@ class CA(Step):
         elif ctx.store.ca() is None:
             ctx.change(f"CA will be created by {tls.backend}: CN={tls.ca_cn}, {tls.key}, {tls.ca_days} days")
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
+        cluster = ctx.cluster
         if not cluster.tls.enabled:
             return
         yield cert_directory(cluster, node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -28,17 +28,12 @@ class Certs(Step):
 
     name = "certs"
 
-    def __init__(self) -> None:
-        self._promised: set[str] = set()
-        self._guarded = False
-
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         if not cluster.tls.enabled:
             return
         wanted = {profile.name: profile for profile in (profiles.member(cluster, node) for node in nodes)}
         wanted[profiles.operator(cluster).name] = profiles.operator(cluster)
-        asked = "its renewal was asked for" if ctx.renew else None
-        due = [(profile, reason) for profile in wanted.values() if (reason := ctx.authority.reason(profile) or asked)]
+        due = [(profile, reason) for profile in wanted.values() if (reason := _reason(ctx, profile))]
         if len(nodes) < len(cluster.nodes) and any(profile.name == profiles.SHARED for profile, _ in due):
             raise Refused(
                 "the certificate is shared by all nodes, so a new one for some of them would part them",
@@ -59,17 +54,17 @@ class Certs(Step):
         what = profiles.describe(profile)
         if ctx.dry:
             ctx.change(f"{profile.name}: will be issued ({reason}): {what}")
-            self._promised.add(profile.name)
             return
         pair = ctx.authority.issue(profile)
         ctx.change(f"{profile.name}: issued ({reason}): {what}")
         for warning in pair.warnings:
             ctx.warn(f"{profile.name}: {warning}")
 
-    def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterable[Sequence[Node]]:
+    def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterator[Sequence[Node]]:
         """One by one where members live, so that a certificate that does not serve is seen on one member only.
 
-        Also on the member that got its own in a run before, which may have ended for that very reason.
+        Also on the member that got its own in a run before, which may have ended for that very reason. After each
+        batch both ports show the new certificate (etcd reads the pair at each handshake); the gate is open if it was.
         """
         from steps.core.health.tls_probe import check
 
@@ -77,20 +72,17 @@ class Certs(Step):
         for node in living:
             if node not in nodes:
                 self._serves(node, check(ctx, node).rejected)
-        self._guarded = bool(living) and not problems(ctx.serving, ctx.etcd.ask(living[0]))
-        return [(node,) for node in nodes] if living else (nodes,)
-
-    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        """Both ports show the new certificate (etcd reads the pair at each handshake); the gate is open if it was."""
-        del cluster
-        from steps.core.health.tls_probe import check
-
+        if not living:
+            yield nodes
+            return
+        guarded = not problems(ctx.serving, ctx.etcd.ask(living[0]))
         for node in nodes:
+            yield (node,)
             if ctx.look(node).process is None:
                 continue
             found = check(ctx, node)
             self._serves(node, found.rejected)
-            if self._guarded:
+            if guarded:
                 self._serves(node, found.problems or problems(ctx.serving, ctx.etcd.ask(node)))
             for warning in found.warnings:
                 ctx.warn(warning, node)
@@ -104,17 +96,16 @@ class Certs(Step):
                 node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint=invoke("verify")
             )
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
+        cluster = ctx.cluster
         if not cluster.tls.enabled:
             return
-        from steps.core.tls.store import Store
-
         home, owner = node.paths.cert, cluster.hosts.run_as
-        name = profiles.leaf_name(cluster, node)
-        pair = Store(cluster.work).pair(name)
+        profile = profiles.member(cluster, node)
+        pair = ctx.store.pair(profile.name)
         yield cert_directory(cluster, node)
-        if pair is None or name in self._promised:
-            yield File(f"{home}/live/etcd.pem", Promise(profiles.describe(profiles.member(cluster, node))))
+        if pair is None or (ctx.dry and _reason(ctx, profile)):  # a real run has issued it before nodes are compared
+            yield File(f"{home}/live/etcd.pem", Promise(profiles.describe(profile)))
             return
         generation = f"gen-{pair.generation}"
         yield Directory(f"{home}/{generation}", 0o750, "root", owner)
@@ -124,6 +115,11 @@ class Certs(Step):
         yield Symlink(f"{home}/live", generation)
         yield Symlink(f"{home}/etcd.pem", "live/etcd.pem")
         yield Symlink(f"{home}/etcd-key.pem", "live/etcd-key.pem")
+
+
+def _reason(ctx: Context, profile: LeafProfile) -> str | None:
+    """Return why a certificate is to be issued now, None where it is not."""
+    return ctx.authority.reason(profile) or ("its renewal was asked for" if ctx.renew else None)
 
 
 def _refuse_apart(nodes: Sequence[Node], ctx: Context) -> None:

@@ -30,8 +30,9 @@ class Env(Step):
             ctx.say(f"fit ({facts.cpu}{systemd}{installed})", node)
         ctx.write(cluster.work / "environment.sh", environment(cluster))
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
         del node
+        cluster = ctx.cluster
         if cluster.systemd and cluster.hosts.run_as != "root":
             yield User(cluster.hosts.run_as)
         yield from hosts_block(cluster)

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
 from contextlib import contextmanager
@@ -26,14 +26,19 @@ import pytest
 
 from steps.core.base.errors import CertificateError, ConfigError, StepsError
 from steps.core.base.files import private_directory
+from steps.core.base.report import Report
 from steps.core.config import load as config
 from steps.core.config.model import Cluster
+from steps.core.context.context import Context
 from steps.core.extensions.loader import load_file as load_plugin
 from steps.core.extensions.manager import Plugins
+from steps.core.node.facts import Look
 from steps.core.node.resources import Resource
+from steps.core.pipeline import former
 from steps.core.pipeline.step import Step
 from steps.core.tls import pki, validate
 from steps.core.tls.contracts import NO_HOST, CARequest, CertBackend, LeafProfile
+from steps.core.transport.pool import Hosts
 
 T = TypeVar("T")
 KEY = "ecdsa:p256"
@@ -75,9 +80,17 @@ def make_cluster(directory: Path, more: str = "", plugin: Any = None, name: str 
     return cluster
 
 
-def resources(step: Step, cluster: Cluster) -> dict[str, list[Resource]]:
-    """Node → what the step wants there. Raises what the step raises."""
-    return {node.name: list(step.desired(cluster, node)) for node in cluster.nodes}
+def make_context(cluster: Cluster, looks: Mapping[str, Look] | None = None) -> Context:
+    """Return a context as in a dry run, without plugins; no node can be reached. `looks`: by the node's name."""
+    ctx = Context(cluster, Hosts(cluster, locked=False), Report(), Plugins(), dry=True)
+    ctx.looks.update(looks or {})
+    return ctx
+
+
+def resources(step: Step, cluster: Cluster, ctx: Context | None = None) -> dict[str, list[Resource]]:
+    """Node → what the step wants there; `ctx`: else that of make_context. Raises what the step raises."""
+    asked = ctx or make_context(cluster)
+    return {node.name: list(former.desired(step, asked, node)) for node in cluster.nodes}
 
 
 def check_backend(backend: CertBackend, request: CARequest | None = None, *, deadline: float = 30) -> None:
@@ -240,4 +253,14 @@ def hanging(tmp_path: Path) -> Hanging:
     return Hanging(tmp_path / "hanging")
 
 
-__all__ = ["Hanging", "ca_request", "check_backend", "cluster", "hanging", "load_plugin", "make_cluster", "resources"]
+__all__ = [
+    "Hanging",
+    "ca_request",
+    "check_backend",
+    "cluster",
+    "hanging",
+    "load_plugin",
+    "make_cluster",
+    "make_context",
+    "resources",
+]

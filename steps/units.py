@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from steps.core.config.model import Cluster, Node
-    from steps.core.context.context import Context, Extensions
+    from steps.core.context.context import Context
     from steps.core.node.facts import Look
 
 
@@ -32,21 +32,15 @@ class Units(Step):
 
     name = "units"
 
-    def __init__(self) -> None:
-        self._plugins: Extensions | None = None
-
     def ahead(self, cluster: Cluster, ctx: Context) -> None:
         """The template is compiled."""
         compiled(TEMPLATES[cluster.hosts.service], ctx.plugins.template_dirs(cluster))
 
-    def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        del cluster, nodes
-        self._plugins = ctx.plugins
-
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
+        cluster = ctx.cluster
         yield from data_directories(cluster, node)
-        argv = flags.argv(cluster, node, self._plugins.flags(cluster, node) if self._plugins else {})
-        directories = self._plugins.template_dirs(cluster) if self._plugins else ()
+        argv = flags.argv(cluster, node, ctx.plugins.flags(cluster, node))
+        directories = ctx.plugins.template_dirs(cluster)
         path, content = unit_file(cluster, node), partial(_content, cluster, node, argv, directories)
         if not cluster.systemd:
             yield File(path, content, mode=0o700, check=("sh", "-c", lint(argv)))

@@ -17,6 +17,8 @@ from steps.api import Cluster, File, Node, Resource, Step, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from steps.api import Context
+
 PATH = "/etc/nftables.d/etcd.nft"
 
 
@@ -26,9 +28,10 @@ class Nftables(Step):
     name = "nftables"
     before = "start"
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
         # -f replaces the whole table in one transaction: there is no moment without it
-        yield File(PATH, ruleset(cluster, node), mode=0o600, on_change=(f"nft -f {PATH}",), check=("nft", "-cf", "{}"))
+        rules = ruleset(ctx.cluster, node)
+        yield File(PATH, rules, mode=0o600, on_change=(f"nft -f {PATH}",), check=("nft", "-cf", "{}"))
 
 
 def ruleset(cluster: Cluster, node: Node) -> str:

@@ -14,6 +14,8 @@ from steps.api import Cluster, Directory, File, Node, Promise, Resource, Step, h
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from steps.api import Context
+
 METRIC = "etcd_certificate_not_after_seconds"
 
 
@@ -23,7 +25,8 @@ class Prometheus(Step):
     name = "prometheus"
     after = "certs"
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
+        cluster = ctx.cluster
         if not cluster.tls.enabled:
             return
         directory = cluster.options["prometheus"].directory

@@ -31,9 +31,9 @@ class Sysctl(Step):
     name = "sysctl"
     after = "env"
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
         del node  # the same everywhere
-        lines = [f"{key} = {value}\n" for key, value in sorted(settings(cluster).items())]
+        lines = [f"{key} = {value}\n" for key, value in sorted(settings(ctx.cluster).items())]
         yield File(PATH, "".join(lines), on_change=(f"sysctl --load={PATH}",))
 
 

@@ -16,7 +16,7 @@ from rootfs import locked
 
 from steps.builtin.debian import unpacked
 from steps.core.release.binaries import own_arch
-from steps.testing import load_plugin, make_cluster
+from steps.testing import load_plugin, make_cluster, make_context
 
 Config = Callable[..., Path]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -189,7 +189,7 @@ def test_the_nftables_example_is_a_ruleset_and_closes_the_ports(
     cluster = make_cluster(tmp_path, "", plugin, "nftables")
     nodes = tuple(replace(node, ip=host.ip) for node, host in zip(cluster.nodes, hosts, strict=True))
     (step,) = plugin.etcd_steps()
-    (file,) = step.desired(replace(cluster, nodes=nodes), nodes[0])
+    (file,) = step.desired(make_context(replace(cluster, nodes=nodes)), nodes[0])
     rules = tmp_path / "etcd.nft"
     rules.write_text(file.content)
     healthy(lab, config())

@@ -19,6 +19,7 @@ from steps.core.config.model import Node
 from steps.core.health import tls_probe as check
 from steps.core.health.tls_probe import Found
 from steps.core.node.facts import Look, Process
+from steps.core.node.resources import File
 from steps.core.procedures import bootstrap as rolling
 from steps.core.tls.handshake import Handshake
 from steps.core.transport.pool import Hosts, NotForwarded
@@ -216,7 +217,6 @@ def rotate(
             **ctx.found,
             **{name: found for name, found in getattr(ctx, "then", {}).items() if name in done[-1]},
         }
-        step.settle(CLUSTER, batch, ctx)  # type: ignore[arg-type]  # see above
     return done
 
 
@@ -283,3 +283,20 @@ def test_certs_nothing_is_issued_while_clocks_are_apart(skew: int, refused: bool
     else:
         Certs().prepare(CLUSTER, CLUSTER.nodes, ctx)  # type: ignore[arg-type]  # a stand-in
         assert issued == ["etcd-1", "etcd-2", "etcd-3", "operator"]
+
+
+@pytest.mark.parametrize(
+    ("dry", "reason", "promised"), [(True, "due", True), (True, None, False), (False, "due", False)]
+)
+def test_certs_dry_run_promises_what_a_real_run_would_issue(dry: bool, reason: str | None, promised: bool) -> None:  # noqa: FBT001 - columns
+    pair = SimpleNamespace(generation="1", cert=b"", key=b"")
+    ctx: Any = SimpleNamespace(
+        cluster=CLUSTER,
+        dry=dry,
+        renew=False,
+        authority=SimpleNamespace(reason=lambda _profile: reason),
+        store=SimpleNamespace(pair=lambda _name: pair),
+    )
+    paths = [each.path for each in Certs().desired(ctx, SECOND) if isinstance(each, File)]
+    assert ("/etc/etcd/cert/live/etcd.pem" in paths) is promised
+    assert ("/etc/etcd/cert/gen-1/etcd.pem" in paths) is not promised

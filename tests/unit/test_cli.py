@@ -335,3 +335,38 @@ def test_a_work_directory_that_cannot_be_written_to_is_refused(clone: Path) -> N
     assert (code, out) == (3, "")
     assert f"{clone}/.etcd/demo cannot be written to" in err
     assert "Traceback" not in err
+
+
+DESIRED = """\
+from steps.api import File, Step, hookimpl
+
+class Mine(Step):
+    \"""A file of ours\"""
+    name = "mine"
+    after = "env"
+
+    def desired(self, {first}, node):
+        yield File(f"{{node.paths.unit}}/mine.txt", {first}.name)
+
+@hookimpl
+def etcd_steps():
+    return [Mine()]
+"""
+
+
+def test_plugin_with_desired_as_0_1_had_it_still_works(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "plugins" / "mine.py").write_text(DESIRED.format(first="cluster"))
+    ended, out, err = invoke(clone, "mine")
+    assert (ended, err) == (0, ""), out
+    (file,) = (clone / ".etcd").rglob("mine.txt")
+    assert file.read_text() == "demo"
+
+
+def test_plugin_with_another_desired_is_wrong_with_file_and_line(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "plugins" / "mine.py").write_text(DESIRED.format(first="c"))
+    ended, _, err = invoke(clone, "env")
+    assert ended == 2
+    said = "Mine.desired takes 'c' first; desired(self, ctx, node) was expected"
+    assert f"{clone}/plugins/mine.py:8: {said}" in err

@@ -17,6 +17,7 @@ from steps.core.node.resources import Blob, File, Stream
 from steps.core.release import record
 from steps.core.release.releases import Staged
 from steps.distribute import Distribute
+from steps.testing import resources
 
 VERSION, SUM = "3.5.16", "ab" * 32
 SOURCES: Any = {"github": object()}
@@ -98,6 +99,11 @@ class Ctx:
         self.cluster: Cluster | None = None
         self.dry, self.told, self.kept = dry, list[str](), list[Staged]()
         self._look, self._recorded = look, recorded
+        self._staged: Staged | None = None
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        return {"etcd-1": self._look}
 
     def look(self, node: object) -> Look:
         del node
@@ -107,11 +113,13 @@ class Ctx:
         del node
         return self._look.arch
 
-    def release(self, arch: str) -> None:
+    def release(self, arch: str) -> Staged | None:
         del arch
+        return self._staged
 
     def fetch(self, arch: str) -> Staged:
-        return staged(arch)
+        self._staged = staged(arch)
+        return self._staged
 
     def recorded(self, arch: str) -> dict[str, str]:
         del arch
@@ -130,7 +138,7 @@ def planned(cluster: Cluster, ctx: Any) -> list[str]:
     step, node = Distribute(), cluster.nodes[0]
     step.prepare(cluster, cluster.nodes[:1], ctx)
     look = ctx.look(node)
-    wanted = [each.known(look) for each in step.desired(cluster, node) if isinstance(each, File)]
+    wanted = [each.known(look) for each in step.desired(ctx, node) if isinstance(each, File)]
     return [change.what for change in changes(wanted, look, owners=True)]
 
 
@@ -188,6 +196,12 @@ def test_distribute_nothing_recorded_other_version_is_fetched(names: tuple[str, 
     ctx = Ctx(installed(cluster, "3.5.15", *names), {})
     assert len(planned(cluster, ctx)) == len(ALL)
     assert ctx.told == []
+
+
+def test_distribute_before_the_look_names_every_binary() -> None:
+    cluster = on_hosts()
+    wanted = resources(Distribute(), cluster)["etcd-1"]
+    assert [each.path for each in wanted if isinstance(each, File)] == [f"/usr/local/bin/{name}" for name in ALL]
 
 
 def test_distribute_a_real_run_records_what_it_distributes() -> None:

@@ -18,6 +18,7 @@ from steps.core.etcd.living import Move, Problem
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Entry, Look, Process
 from steps.core.node.paths import unit_file
+from steps.testing import make_context
 from steps.units import Units
 
 FIRST = CLUSTER.nodes[0]
@@ -33,7 +34,7 @@ def lives(argv: tuple[str, ...] = flags.argv(CLUSTER, FIRST, {}), **changes: Any
 
 def stopped(cluster: Cluster = CLUSTER, **changes: Any) -> Look:
     """A member that is stopped, and the unit that `cluster` gave it."""
-    files = [file for file in Units().desired(cluster, cluster.nodes[0]) if hasattr(file, "known")]
+    files = [file for file in Units().desired(make_context(cluster), cluster.nodes[0]) if hasattr(file, "known")]
     unit = str(files[0].known(seen(cluster)).content)
     entries = {unit_file(cluster, cluster.nodes[0]): Entry("file", content=unit)}
     return seen(cluster, **{"member": True, "wal": True, "entries": entries, **changes})

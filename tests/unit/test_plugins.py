@@ -320,7 +320,7 @@ def test_a_step_that_fails_on_a_node_names_it(cluster: Cluster) -> None:
         name = "bad"
         after = "env"
 
-        def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
+        def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
             yield Command(("true",), unless="false")
             raise KeyError(node.name)
 
@@ -328,6 +328,38 @@ def test_a_step_that_fails_on_a_node_names_it(cluster: Cluster) -> None:
     running, _ = engine(cluster, plugins(hook("etcd_steps", lambda: [step])))
     with pytest.raises(PluginError, match=r"plugin p1: Bad.desired in step bad on etcd-2: .*: KeyError: 'etcd-2'"):
         running._desired(step, cluster.nodes[1])
+
+
+class Old(Step):
+    """As 0.1 had it"""
+
+    name = "old"
+    after = "env"
+
+    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:  # type: ignore[override]  # that is tested
+        yield Command((cluster.name, node.name), unless="false")
+
+
+def test_desired_of_a_former_plugin_is_given_the_cluster(cluster: Cluster) -> None:
+    step = Old()
+    running, _ = engine(cluster, plugins(hook("etcd_steps", lambda: [step])))
+    (wanted,) = running._desired(step, cluster.nodes[1])
+    assert wanted == Command(("test", "etcd-2"), unless="false")
+    assert resources(step, cluster)["etcd-2"] == [wanted]
+
+
+@pytest.mark.parametrize("parameter", ["", "self", "c", "*words"])
+def test_desired_with_another_parameter_is_its_plugins_problem_with_file_and_line(parameter: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(f"def desired({parameter}): return ()", namespace)
+    wrong = type("Wrong", (Step,), {"name": "wrong", "after": "env", "desired": staticmethod(namespace["desired"])})
+    found = Plugins()
+    found.register("p1", "file1.py", hook("etcd_steps", lambda: [wrong()]))
+    assert found.steps() == []
+    said = f"Wrong.desired takes {parameter.strip('*') or 'nothing'!r} first; desired(self, ctx, node) was expected"
+    assert found.problems["p1"].endswith(f": {said}")
+    with pytest.raises(PluginError):
+        found.raise_problems()
 
 
 def test_raising_before_aborts_and_all_others_still_hear_of_the_end(cluster: Cluster) -> None:

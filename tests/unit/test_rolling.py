@@ -28,6 +28,7 @@ from steps.core.procedures import bootstrap, rolling_restart, unit_changes
 from steps.core.procedures.data_holders import holders_script
 from steps.core.procedures.rolling_restart import order, restart, restart_reason
 from steps.core.transport.shell_session import Result
+from steps.testing import make_context
 from steps.units import Units
 
 BINARY, STARTED = "b" * 64, 1_700_000_000
@@ -36,7 +37,7 @@ BINARY, STARTED = "b" * 64, 1_700_000_000
 def installed(cluster: Cluster) -> str:
     """The text of the first node's unit, or of its script."""
     node = cluster.nodes[0]
-    (file,) = (found for found in Units().desired(cluster, node) if isinstance(found, File))
+    (file,) = (found for found in Units().desired(make_context(cluster), node) if isinstance(found, File))
     return str(file.known(seen(cluster)).content)
 
 

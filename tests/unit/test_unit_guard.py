@@ -27,6 +27,7 @@ from steps.core.procedures import rolling_restart as rolling
 from steps.core.procedures import unit_changes
 from steps.core.transport.shell_session import Result
 from steps.ops.reset import reset_script
+from steps.testing import make_context
 from steps.units import Units
 
 BOTH = pytest.mark.parametrize("cluster", [on_hosts(), on_loopback()], ids=["systemd", "process"])
@@ -37,7 +38,7 @@ def desired(cluster: Cluster, text: str = "") -> str:
     """What `units` wants on the first node, where `text` is installed."""
     node = cluster.nodes[0]
     entries = {unit_file(cluster, node): Entry("file", content=text)} if text else {}
-    (file,) = (each for each in Units().desired(cluster, node) if isinstance(each, File))
+    (file,) = (each for each in Units().desired(make_context(cluster), node) if isinstance(each, File))
     return str(file.known(seen(cluster, entries=entries)).content)
 
 

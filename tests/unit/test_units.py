@@ -18,6 +18,7 @@ from steps.core.etcd import flags
 from steps.core.node.facts import UNIT_DIGEST
 from steps.core.node.render import exec_argv, render, script_argv, unit_path, unit_word
 from steps.core.node.resources import Directory, File
+from steps.testing import make_context
 from steps.units import ANALYZE, Units, lint
 
 BARE = "[hosts]\nhardening = false\n"
@@ -25,7 +26,7 @@ BARE = "[hosts]\nhardening = false\n"
 
 def unit(systemd: int = 252, more: str = "", cluster: Cluster | None = None) -> str:
     cluster = cluster or on_hosts(more)
-    (file,) = (each for each in Units().desired(cluster, cluster.nodes[0]) if isinstance(each, File))
+    (file,) = (each for each in Units().desired(make_context(cluster), cluster.nodes[0]) if isinstance(each, File))
     return str(file.known(seen(cluster, facts={"systemd": systemd})).content)
 
 
@@ -145,7 +146,7 @@ def test_the_digest_follows_every_lasting_line_and_no_other() -> None:
 
 def test_the_directories_that_etcd_needs_come_with_the_unit() -> None:
     cluster = on_hosts()
-    found = [each for each in Units().desired(cluster, cluster.nodes[0]) if isinstance(each, Directory)]
+    found = [each for each in Units().desired(make_context(cluster), cluster.nodes[0]) if isinstance(each, Directory)]
     assert [(each.path, each.mode, each.owner, each.group) for each in found] == [
         (path, 0o700, "etcd", "etcd") for path in ("/data/etcd", "/data/etcd/data", "/data/etcd/wal")
     ]
@@ -234,7 +235,7 @@ def test_etcd_sh_hands_every_word_to_etcd(words: list[str]) -> None:
 def test_etcd_sh_of_a_member() -> None:
     cluster = on_loopback()
     node = replace(cluster.nodes[0], flags={"log-outputs": "/tmp/it's a $(log)"})
-    (file,) = (each for each in Units().desired(cluster, node) if isinstance(each, File))
+    (file,) = (each for each in Units().desired(make_context(cluster), node) if isinstance(each, File))
     text = str(file.known(seen(cluster)).content)
     assert text.startswith("#!/bin/sh\n")
     assert "exec env -i /" in text

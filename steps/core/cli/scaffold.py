@@ -12,8 +12,12 @@ STEP = '''"""A step of our own: `invoke @NAME@`, and part of `invoke all`."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from steps.api import Cluster, File, Node, Resource, Step, hookimpl
+from steps.api import File, Node, Resource, Step, hookimpl
+
+if TYPE_CHECKING:
+    from steps.api import Context
 
 
 class @CLASS@(Step):
@@ -22,8 +26,8 @@ class @CLASS@(Step):
     name = "@NAME@"
     after = "env"
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterator[Resource]:
-        yield File(f"{node.paths.unit}/@NAME@.txt", f"{node.name} of {cluster.name}\\n")
+    def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
+        yield File(f"{node.paths.unit}/@NAME@.txt", f"{node.name} of {ctx.cluster.name}\\n")
 
 
 @hookimpl

@@ -85,6 +85,7 @@ class Context(Nodes):
         self.renew = renew
         self.plugins = plugins
         self._staged: dict[str, Staged | None] = {}
+        self._recorded: dict[str, Mapping[str, str]] = {}
 
     @cached_property
     def store(self) -> Store:
@@ -137,18 +138,21 @@ class Context(Nodes):
         """The binaries' digests, where the configured release was distributed before, from whichever controller."""
         from steps.core.release import record
 
-        return record.digests(
-            files.text(self.cluster.work / record.FILE),
-            self.cluster.version,
-            arch,
-            sources=dict(self._sources()),
-            pin=self._pin(arch),
-        )
+        if arch not in self._recorded:
+            self._recorded[arch] = record.digests(
+                files.text(self.cluster.work / record.FILE),
+                self.cluster.version,
+                arch,
+                sources=dict(self._sources()),
+                pin=self._pin(arch),
+            )
+        return self._recorded[arch]
 
     def record(self, staged: Staged) -> None:
         """Keeps the digests of what is about to be distributed in the work directory."""
         from steps.core.release import record
 
+        self._recorded.clear()
         file = self.cluster.work / record.FILE
         self.write(file, record.with_release(files.text(file), staged))
 

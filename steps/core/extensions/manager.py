@@ -12,6 +12,7 @@ from steps.core.base.errors import PluginError, Problem, StepsError
 from steps.core.base.hints import invoke
 from steps.core.extensions.loader import defined_at
 from steps.core.extensions.registry import SHIPPED, Registry, Source
+from steps.core.pipeline import former
 from steps.core.pipeline.ordering import Misplaced, ordered
 from steps.core.pipeline.step import Step
 
@@ -39,11 +40,10 @@ class Plugins(Registry):
             self._owners = []
             for source, steps in reversed(list(self._collect("etcd_steps"))):
                 for step in steps or ():
-                    if isinstance(step, Step):
-                        self._owners.append((step, source))
+                    if problem := _not_a_step(step, source.origin):
+                        self.note(source.name, problem)
                     else:
-                        kind = f"the class {step.__name__}, not an instance" if isinstance(step, type) else repr(step)
-                        self.note(source.name, f"{source.origin}: etcd_steps returned {kind}; Step was expected")
+                        self._owners.append((step, source))
         return self._owners
 
     def placed(self, phases: Sequence[Step], taken: Collection[str]) -> list[Step]:
@@ -223,6 +223,17 @@ class Plugins(Registry):
             return
         with self.blamed(source, f"{type(step).__name__}.{part}", node, step.name):
             yield
+
+
+def _not_a_step(step: object, origin: str) -> str:
+    """Return why what a plugin returned cannot run as a step, with file and line; "" where it can."""
+    if isinstance(step, type):
+        return f"{origin}: etcd_steps returned the class {step.__name__}, not an instance; Step was expected"
+    if not isinstance(step, Step):
+        return f"{origin}: etcd_steps returned {step!r}; Step was expected"
+    if problem := former.problem(step):
+        return f"{defined_at(type(step).desired, origin)}: {problem}"
+    return ""
 
 
 class _Blamed:

@@ -14,6 +14,7 @@ from steps.core.node.apply import CHECK_FAILED, apply_script
 from steps.core.node.diff import Change, changes, seen_after
 from steps.core.node.facts import Look
 from steps.core.node.resources import File, Resource
+from steps.core.pipeline import former
 from steps.core.pipeline.step import Step
 from steps.core.transport.pool import collected
 
@@ -83,7 +84,7 @@ class Engine:
 
     def _desired(self, step: Step, node: Node) -> list[Resource]:
         with self._ctx.plugins.answering(step, "desired", node.name):
-            return list(step.desired(self._ctx.cluster, node))
+            return list(former.desired(step, self._ctx, node))
 
     def _all(self, step: Step) -> None:
         """Compares all nodes, then changes those that differ, in the batches that the step asks for."""
@@ -101,7 +102,6 @@ class Engine:
                 ctx.each(batch, partial(self._apply, step, found, done))
             finally:
                 self._tell(done)
-            step.settle(ctx.cluster, batch, ctx)
 
     def _differences(self, step: Step, node: Node) -> list[Change]:
         look = self._ctx.look(node)

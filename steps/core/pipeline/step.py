@@ -15,7 +15,8 @@ class Step:
     """One phase. Its docstring is its help; `after` or `before` names the step beside which it takes its place.
 
     `prepare` runs once on the controller, in real runs and in dry ones (`ctx.dry`: then it changes nothing and says
-    what it would do); `desired` yields what a node should have. A step about the whole cluster has `run` instead.
+    what it would do); `desired` yields what a node should have, and asks `ctx` for what it needs to know: a step keeps
+    nothing between the two. A step about the whole cluster has `run` instead.
     """
 
     name: ClassVar[str] = ""
@@ -29,18 +30,22 @@ class Step:
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """On the controller, before any node is compared."""
 
-    def desired(self, cluster: Cluster, node: Node) -> Iterable[Resource]:
-        """The node's resources, in the order in which they are made."""
-        del cluster, node
+    def desired(self, ctx: Context, node: Node) -> Iterable[Resource]:
+        """Return the node's resources, in the order in which they are made.
+
+        Called for several nodes at once, and first before they are looked at, to know what to look at: then `ctx.looks`
+        is empty. So what depends on the node is a File's content, which may be a function of its Look.
+        """
+        del ctx, node
         return ()
 
     def batches(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> Iterable[Sequence[Node]]:
-        """The nodes that will be changed, in the groups in which that happens: all at once, if not said otherwise."""
+        """Yield the nodes that will be changed, in the groups in which that happens: all at once, by default.
+
+        What follows a `yield` runs once that group is changed: it raises where the change did not have its effect.
+        """
         del cluster, ctx
         return (nodes,)
-
-    def settle(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        """After each batch: raises where the change did not have the effect that it should have."""
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         """The whole step, where it is not about what a node should have."""

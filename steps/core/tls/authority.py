@@ -23,6 +23,7 @@ class Authority:
         self._backend = backend
         self._store = store
         self._open = False
+        self._reasons: dict[str, str | None] = {}  # by the profile's name: a chain of signatures is verified once
 
     def ca(self) -> bytes:
         """The CA certificate(s), PEM; made by the backend on first use. Raises CertificateError, and what it raises."""
@@ -52,6 +53,7 @@ class Authority:
         Raises CertificateError, Pending, and Refused where another backend signed the one before and this one cannot.
         """
         self.ca()
+        self._reasons.pop(profile.name, None)
         try:
             pair = self._store.issue(profile.name, profile, self._tls.key, self._backend.sign)
         except CertificateError as error:
@@ -63,9 +65,12 @@ class Authority:
 
     def reason(self, profile: LeafProfile) -> str | None:
         """Why this certificate must be issued; None where the live one is as it should be."""
-        now = datetime.now(timezone.utc)
-        reason = self._store.reason(profile.name, profile, self._tls.key, self._tls.renew_days, now)
-        return reason or self._signed_by_another(profile)
+        name = profile.name
+        if name not in self._reasons:
+            now = datetime.now(timezone.utc)
+            reason = self._store.reason(name, profile, self._tls.key, self._tls.renew_days, now)
+            self._reasons[name] = reason or self._signed_by_another(profile)
+        return self._reasons[name]
 
     def _signed_by_another(self, profile: LeafProfile) -> str | None:
         """A certificate without a record (a run was killed just then) counts as signed by the configured backend."""
