@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import NodeFailed, Pending, Refused
 from steps.core.base.hints import again, invoke
-from steps.core.health.gate import problems
+from steps.core.base.problem import Problem, joined
+from steps.core.health.gate import expected, problems
 from steps.core.node.paths import cert_directory
 from steps.core.node.resources import Directory, File, Promise, Resource, Symlink
 from steps.core.pipeline.step import Step
@@ -75,7 +76,7 @@ class Certs(Step):
         if not living:
             yield nodes
             return
-        guarded = not problems(ctx.serving, ctx.etcd.ask(living[0]))
+        guarded = not problems(ctx.etcd.ask(living[0]), expected(ctx.serving))
         for node in nodes:
             yield (node,)
             if ctx.look(node).process is None:
@@ -83,18 +84,16 @@ class Certs(Step):
             found = check(ctx, node)
             self._serves(node, found.rejected)
             if guarded:
-                self._serves(node, found.problems or problems(ctx.serving, ctx.etcd.ask(node)))
+                self._serves(node, found.problems or problems(ctx.etcd.ask(node), expected(ctx.serving)))
             for warning in found.warnings:
                 ctx.warn(warning, node)
             if not found.warnings:
                 ctx.say("the new certificate is served on both ports", node)
 
     @staticmethod
-    def _serves(node: Node, wrong: Sequence[str]) -> None:
+    def _serves(node: Node, wrong: Sequence[Problem]) -> None:
         if wrong:
-            raise NodeFailed(
-                node.name, f"its new certificate does not serve: {'; '.join(wrong)}", hint=invoke("verify")
-            )
+            raise NodeFailed(node.name, f"its new certificate does not serve: {joined(wrong)}", hint=invoke("verify"))
 
     def desired(self, ctx: Context, node: Node) -> Iterator[Resource]:
         cluster = ctx.cluster

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from steps.core.base.errors import NodeFailed, Refused, StepsError, Unknown
 from steps.core.base.hints import etcdctl, invoke
+from steps.core.base.problem import Problem
 from steps.core.pipeline.step import Step
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Verify(Step):
         ctx.report.table(HEAD, health.rows())
         error = health.error(invoke("doctor"))
         if ctx.dry and isinstance(error, Unknown):  # a plan that could not ask is no plan
-            raise Refused(error.message, hint=error.hint)
+            raise Refused.because(error)
         if error is not None:
             raise error
         ctx.report.tip(f"{cluster.name} is healthy. Talk to it: {etcdctl(cluster.work, 'endpoint health')}")
@@ -64,7 +65,8 @@ def _extra(cluster: Cluster, nodes: Sequence[Node], ctx: Context, health: Health
                 health.unknown.append(error.message)
                 continue
             except StepsError as error:
-                health.problems.append(error.message)
+                health.problems.append(Problem(f"plugin.{check.plugin}", error.message, hint=error.hint))
                 continue
             if wrong:
-                health.problems.append(f"{node.name}: {check.name}: {wrong}")
+                said = f"{check.name}: {wrong}"
+                health.problems.append(Problem(f"plugin.{check.plugin}", said, node=node.name))

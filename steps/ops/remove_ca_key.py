@@ -107,7 +107,7 @@ rm -- {path} && sync -- {quote(node.paths.cert)}
 def _digest(ctx: Context, node: Node) -> str:
     result = ctx.sh(node, digest_script(node))
     if not result.ok or not result.out.strip():
-        raise Refused(f"{node.name}: {key_path(node)} cannot be read: {result.err.strip()}")
+        raise Refused(f"{key_path(node)} cannot be read: {result.err.strip()}", node=node.name)
     return result.out.strip()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.base.errors import StepsError
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
-from steps.core.health.gate import healthy
+from steps.core.health.gate import expected, healthy
 from steps.core.node.service import stop_script
 
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:
         ctx.etcd.learn(nodes[0])
         ctx.members = ctx.etcd.ask(nodes[0]).members
         view = ctx.etcd.ask(nodes[0])
-    return len(healthy(ctx.serving, view) - {node.name for node in nodes}) < cluster.quorum
+    return len(healthy(view, expected(ctx.serving)) - {node.name for node in nodes}) < cluster.quorum

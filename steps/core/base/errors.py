@@ -4,46 +4,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from steps.core.base.problem import Problem, joined
 
 DONE, FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 class StepsError(Exception):
-    """Base of all errors with a message for the user. `hint` is the next command, or what else to do next."""
+    """Base of all errors with a message for the user. `hint` is the next command, or what else to do next.
+
+    `node`: the one node that it is about; its name stands in front of the message, with `joint` between them.
+    `problems`: what it is about, as data, where it names several.
+    """
 
     exit_code = FAILED
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        message = masked(message)
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, message: str, *, hint: str = "", node: str = "", joint: str = ": ", problems: Sequence[Problem] = ()
+    ) -> None:
+        self._said = masked(message)
+        self._where = f"{node}{joint}" if node else ""
+        super().__init__(self.message)
         self.hint = hint
+        self.node = node
+        self.problems = tuple(problems)
+
+    @property
+    def message(self) -> str:
+        """All that is said of it, the hint apart."""
+        return self._where + self._said
 
     def complete(self, shown: Callable[[str], str]) -> None:
         """Complete the commands in message and hint (see hints.py), before they are shown."""
-        self.message, self.hint = shown(self.message), shown(self.hint)
-        self.args = (self.message,)
+        self.hint = shown(self.hint)
+        self._say(shown(self.message))
 
     def within(self, where: str) -> None:
         """Says before the message where that happened: a plugin's name, say."""
-        self.message = masked(f"{where}: {self.message}")
-        self.args = (self.message,)
+        self._say(masked(f"{where}: {self.message}"))
 
     def add(self, lines: str) -> None:
         """Says `lines` below the message."""
-        self.message = f"{self.message}\n{lines}"
-        self.args = (self.message,)
+        self._say(f"{self.message}\n{lines}")
 
+    def problem(self, code: str, node: str) -> Problem:
+        """Return the same as a problem of that node, which its message may have named already."""
+        if self._where and self.node == node:
+            joint = self._where.removeprefix(node)
+            return Problem(code, self._said, hint=self.hint, node=node, joint=joint)
+        return Problem(code, self.message, hint=self.hint, node=node)
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong in etcd.toml. `key` is a dotted path (`nodes[1].ip`), `line` is 1-based, 0 where unknown."""
-
-    key: str
-    message: str
-    line: int = 0
-    hint: str = ""
+    def _say(self, message: str) -> None:
+        self._where, self._said = "", message
+        self.args = (message,)
 
 
 class ConfigError(StepsError):
@@ -53,14 +66,13 @@ class ConfigError(StepsError):
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         self.file = file
-        self.problems = tuple(problems)
         lines = [f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
         for problem in problems:
             where = f"line {problem.line}: " if problem.line else ""
             key = f"{problem.key}: " if problem.key else ""
             hint = f" ({problem.hint})" if problem.hint else ""
             lines.append(f"  {where}{key}{problem.message}{hint}")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(lines), problems=problems)
 
 
 class UsageError(StepsError):
@@ -79,6 +91,13 @@ class Refused(StepsError):
     """A preflight, a safety gate or a held lock says no; nothing was changed."""
 
     exit_code = REFUSED
+
+    @classmethod
+    def because(cls, error: StepsError) -> Refused:
+        """Return the same as a refusal: what failed, failed before any change."""
+        refused = cls(error.message, hint=error.hint, problems=error.problems)
+        refused.node = error.node
+        return refused
 
 
 class Pending(Refused):
@@ -111,18 +130,20 @@ class NodeFailed(StepsError):
 
     def __init__(self, node: str, cause: str, *, stderr: str = "", hint: str = "") -> None:
         tail = "".join(f"\n    {line}" for line in stderr.strip().splitlines()[-8:])
-        super().__init__(f"{node}: {cause}{tail}", hint=hint)
-        self.node = node
+        super().__init__(f"{cause}{tail}", hint=hint, node=node)
         self.cause = cause
         self.stderr = stderr
 
 
 class CertificateError(StepsError):
-    """A certificate is not what was asked for; `problems` name each field. Nothing was distributed."""
+    """A certificate is not what was asked for; `problems` name each field. Nothing was distributed.
 
-    def __init__(self, subject: str, problems: Sequence[str], *, hint: str = "") -> None:
-        super().__init__(f"{subject}: " + "; ".join(problems), hint=hint)
-        self.problems = tuple(problems)
+    A plain string in `problems`, as plugins give it, becomes a problem without a code of its own.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[Problem | str], *, hint: str = "") -> None:
+        found = [Problem("certificate.unusable", each) if isinstance(each, str) else each for each in problems]
+        super().__init__(f"{subject}: {joined(found)}", hint=hint, problems=found)
 
 
 class SourceUnavailable(StepsError):

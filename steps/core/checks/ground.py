@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from steps.core.base.errors import Refused
+from steps.core.base.problem import Problem
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
 from steps.core.node.diff import changes
@@ -28,30 +29,33 @@ BINS = ("/opt/etcd/bin", "/usr/local/bin", "/var/lib/etcd/bin")  # homes for bin
 NO_HOSTS = "set [hosts] manage_etc_hosts = false (etcd itself needs no names), or write them there yourself"
 
 
-def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def read_only(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     if cluster.systemd and look.facts.uid:
         return  # that we are not root is said already
     locked = [path for path, space in look.space.items() if not space.writable]
     if node.paths.bin in locked:
         locked.remove(node.paths.bin)
-        yield (
+        said = (
             f"{node.paths.bin} cannot be written to: a read-only filesystem? {_other_bin(node)}, "
             f"or mount it read-write, see `findmnt -T {node.paths.bin}`"
         )
+        yield Problem("ground.read-only", said, node=node.name)
     if locked:
-        yield (
+        said = (
             f"{', '.join(locked)} cannot be written to: a read-only filesystem? "
             f"See `findmnt -T {locked[0]}`, and mount it read-write"
         )
+        yield Problem("ground.read-only", said, node=node.name)
 
 
-def no_exec(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def no_exec(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     del cluster
     if place := look.facts.noexec_directory:
-        yield f"{place} is mounted noexec, so that no etcd runs from {node.paths.bin}. {_other_bin(node)}"
+        said = f"{place} is mounted noexec, so that no etcd runs from {node.paths.bin}. {_other_bin(node)}"
+        yield Problem("ground.no-exec", said, node=node.name)
 
 
-def room(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def room(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     """What the first start needs, by filesystem: paths may share one."""
     need: dict[str, int] = {} if look.member else {node.paths.wal: WAL_PREALLOCATION}
     if look.facts.binary_digest is None:
@@ -59,20 +63,23 @@ def room(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
     for paths in _by_device(look, need):
         free, size = look.space[paths[0]].free, sum(need[path] for path in paths)
         if free < size:
-            yield f"{' and '.join(paths)}: {free >> 20} MB free, {size >> 20} MB are needed"
+            said = f"{' and '.join(paths)}: {free >> 20} MB free, {size >> 20} MB are needed"
+            yield Problem("ground.no-room", said, node=node.name)
     if unit_file(cluster, node) in look.entries:
         return
     for paths in _by_device(look, look.space):
         space = look.space[paths[0]]
         if space.free < SMALL and not {*need} & {*paths}:
-            yield f"{' and '.join(paths)}: {space.free >> 10} KB free, {SMALL >> 10} KB are needed"
+            said = f"{' and '.join(paths)}: {space.free >> 10} KB free, {SMALL >> 10} KB are needed"
+            yield Problem("ground.no-room", said, node=node.name)
         if space.inodes is not None and space.inodes < FILES:
             keys = ", ".join(key for key in ("bin", "cert", "data", "wal") if getattr(node.paths, key) in paths)
             another = f", or name another place in [paths] {keys}" if keys and not look.member else ""
-            yield (
+            said = (
                 f"{' and '.join(paths)}: room for {space.inodes} more files (inodes), {FILES} are needed: "
                 f"see `df -i {paths[0]}`{another}"
             )
+            yield Problem("ground.no-room", said, node=node.name)
 
 
 def _by_device(look: Look, paths: Mapping[str, object]) -> list[list[str]]:
@@ -86,42 +93,44 @@ def _other_bin(node: Node) -> str:
     return f'Set [paths] bin = "{next(path for path in BINS if path != node.paths.bin)}"'
 
 
-def masked(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def masked(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     """`systemctl mask` says that the unit must not start; to put a unit in its place would undo that without a word."""
-    del node
     if cluster.systemd and look.unit.get("LoadState") == "masked":
-        yield "etcd.service is masked, so that it cannot start: if etcd may run here, `systemctl unmask etcd.service`"
+        said = "etcd.service is masked, so that it cannot start: if etcd may run here, `systemctl unmask etcd.service`"
+        yield Problem("ground.masked", said, node=node.name)
 
 
-def accounts(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
-    del node
+def accounts(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     user, fixed = cluster.hosts.run_as, ", ".join(look.facts.accounts_read_only)
     if cluster.systemd and fixed and user not in look.users:
-        yield (
+        said = (
             f"there is no user {user}, and none can be created, for {fixed} cannot be written to (`lsattr`, "
             "`findmnt -T`): create it yourself, with a group of the same name, or set [hosts] run_as"
         )
+        yield Problem("ground.no-user", said, node=node.name)
 
 
-def hosts_file(cluster: Cluster, node: Node, look: Look) -> Iterator[str]:
+def hosts_file(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     """/etc/hosts must be replaceable, or at least writable in place, where our block in it would change."""
-    del node
     if not _hosts_differ(cluster, look):
         return
     entry = look.entries.get(HOSTS)
     if look.facts.hosts_read_only:
-        yield f"{HOSTS} cannot be written to (mounted read-only, or immutable: `lsattr {HOSTS}`): {NO_HOSTS}"
+        said = f"{HOSTS} cannot be written to (mounted read-only, or immutable: `lsattr {HOSTS}`): {NO_HOSTS}"
+        yield Problem("ground.hosts-file", said, node=node.name)
     elif entry is not None and entry.kind != "file":
-        yield f"{HOSTS} is a {entry.kind}, which would be replaced by a file: {NO_HOSTS}"
+        said = f"{HOSTS} is a {entry.kind}, which would be replaced by a file: {NO_HOSTS}"
+        yield Problem("ground.hosts-file", said, node=node.name)
 
 
-def written_in_place(cluster: Cluster, look: Look) -> Iterator[str]:
+def written_in_place(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     """A warning."""
     if look.facts.hosts_is_mount and _hosts_differ(cluster, look):
-        yield (
+        said = (
             f"{HOSTS} is a mount of its own (a container's?): it is written in place, and who mounts it may write it "
             "anew. [hosts] manage_etc_hosts = false leaves it alone"
         )
+        yield Problem("ground.hosts-mount", said, node=node.name)
 
 
 def _hosts_differ(cluster: Cluster, look: Look) -> bool:
@@ -131,7 +140,7 @@ def _hosts_differ(cluster: Cluster, look: Look) -> bool:
         return False
 
 
-def closed(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def closed(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     """Directories that etcd's user may not go through, on its way to the binary, the certificates, the data.
 
     Modes tell where all is open, as nearly everywhere. Otherwise the kernel is asked, for there are links, groups and
@@ -150,14 +159,16 @@ def closed(ctx: Context, node: Node, look: Look) -> Iterator[str]:
         return
     result = ctx.sh(node, closed_script(node, user, sorted(own)))
     if not result.ok:
-        yield f"whether {user} may enter {', '.join(sorted(own))} cannot be found out: {result.err.strip()[-200:]}"
+        said = f"whether {user} may enter {', '.join(sorted(own))} cannot be found out: {result.err.strip()[-200:]}"
+        yield Problem("ground.closed-unknown", said, node=node.name)
         return
     found: dict[str, list[str]] = {}
     for line in result.out.splitlines():
         path, _, directory = line.partition("\t")
         found.setdefault(directory, []).append(path)
     for directory, paths in found.items():
-        yield _opened(node, look, directory, paths, user)
+        said = _opened(node, look, directory, paths, user)
+        yield Problem("ground.closed", said, node=node.name)
 
 
 def _opened(node: Node, look: Look, directory: str, paths: Sequence[str], user: str) -> str:
@@ -203,7 +214,7 @@ for w in {quoted([*own, node.paths.bin])}; do walk "$w"; done
 """
 
 
-def problems(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def problems(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     """All of the above that stops a run."""
     for check in (read_only, no_exec, room, masked, accounts, hosts_file):
         yield from check(ctx.cluster, node, look)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from steps.core.base.problem import Problem
 from steps.core.config.model import Node
 from steps.core.node.facts import Look
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from steps.core.context.context import Context
 
 
-def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def ports(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     """The node's ports are free, or its own etcd has them: it was told so."""
     own = " ".join(look.process.argv) if look.process is not None else ""
     wanted = (node.client_port, node.peer_port, ctx.cluster.metrics_port)
@@ -27,7 +28,7 @@ def ports(ctx: Context, node: Node, look: Look) -> Iterator[str]:
         who = next(
             (holders[inode] for inode in inodes if inode in holders), f"a process of uid {look.listening[port][0][0]}"
         )
-        yield f"port {port} is taken by {who}"
+        yield Problem("node.port-taken", f"port {port} is taken by {who}", node=node.name)
 
 
 def owners_script(inodes: Sequence[str]) -> str:

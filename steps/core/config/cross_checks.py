@@ -48,17 +48,19 @@ def version(etcd: Etcd) -> Iterator[Finding]:
     """What is only warned of stands in the health: here it would be said by every command."""
     message, hint = versions.refusal(etcd.version)
     if message:
-        yield Finding(("etcd", "version"), message, hint)
+        yield Finding("config.version", ("etcd", "version"), message, hint)
 
 
 def members(cluster: ClusterTable, count: int) -> Iterator[Finding]:
     if count == 2 and not cluster.allow_two_members:  # noqa: PLR2004 - two is the point
         hint = "one or three members, or [cluster] allow_two_members = true"
-        yield Finding(("nodes",), "found 2 members: the loss of either stops the cluster", hint)
+        yield Finding("config.members", ("nodes",), "found 2 members: the loss of either stops the cluster", hint)
     elif count and count % 2 == 0:
-        yield Finding(("nodes",), f"{count} members survive no more failures than {count - 1}", warning=True)
+        yield Finding(
+            "config.members", ("nodes",), f"{count} members survive no more failures than {count - 1}", warning=True
+        )
     if count > 7:  # noqa: PLR2004 - docs/v3.6/faq: "no more than seven"
-        yield Finding(("nodes",), f"{count} members: over 7, every write gets slower", warning=True)
+        yield Finding("config.members", ("nodes",), f"{count} members: over 7, every write gets slower", warning=True)
 
 
 def names(nodes: Nodes) -> Iterator[Finding]:
@@ -66,7 +68,9 @@ def names(nodes: Nodes) -> Iterator[Finding]:
     for index, node in having(nodes, "name"):
         first = seen.setdefault(node.name, index)
         if first != index:
-            yield Finding(("nodes", index, "name"), f'found "{node.name}" twice: it is nodes[{first}] too')
+            yield Finding(
+                "config.duplicate", ("nodes", index, "name"), f'found "{node.name}" twice: it is nodes[{first}] too'
+            )
 
 
 def addresses(nodes: Nodes, hosts: Hosts, count: int) -> Iterator[Finding]:
@@ -76,9 +80,12 @@ def addresses(nodes: Nodes, hosts: Hosts, count: int) -> Iterator[Finding]:
     for index, node in having(nodes, "ip"):
         first = seen.setdefault(node.ip, index)
         if first != index:
-            yield Finding(("nodes", index, "ip"), f'found "{node.ip}" twice: it is nodes[{first}] too')
+            yield Finding(
+                "config.duplicate", ("nodes", index, "ip"), f'found "{node.ip}" twice: it is nodes[{first}] too'
+            )
         if count > 1 and (node.ip.startswith("127.") or node.ip == "::1"):
             yield Finding(
+                "config.loopback",
                 ("nodes", index, "ip"),
                 f'found "{node.ip}", a loopback address that no other host can reach',
                 'members of this machine: [hosts] transport = "local"',
@@ -107,19 +114,26 @@ def ports(nodes: Nodes, etcd: Etcd, hosts: Hosts) -> Iterator[Finding]:
             first = seen.setdefault((ip, port), owner)
             if first != owner:
                 message = f"found {ip} port {port} twice: {owner} and {first}"
-                found.setdefault(path, Finding(path, message))
+                found.setdefault(path, Finding("config.port-twice", path, message))
     yield from found.values()
 
 
 def services(hosts: Hosts, count: int) -> Iterator[Finding]:
     path = ("hosts", "service")
     if hosts.transport == "ssh" and hosts.service == "process":
-        yield Finding(path, 'found "process" with transport "ssh", allowed "systemd"', "process is for this machine")
+        yield Finding(
+            "config.service",
+            path,
+            'found "process" with transport "ssh", allowed "systemd"',
+            "process is for this machine",
+        )
     if hosts.service == "process" and hosts.run_as != whoami():
         message = f'found "{hosts.run_as}", allowed "{whoami()}": a process runs as whoever starts it'
-        yield Finding(("hosts", "run_as"), message, 'remove it, or service = "systemd"')
+        yield Finding("config.run-as", ("hosts", "run_as"), message, 'remove it, or service = "systemd"')
     if hosts.transport == "local" and hosts.service == "systemd" and count > 1:
-        yield Finding(path, f'found "systemd" with transport "local" and {count} members, allowed "process"')
+        yield Finding(
+            "config.service", path, f'found "systemd" with transport "local" and {count} members, allowed "process"'
+        )
 
 
 def node_paths(paths: Paths, hosts: Hosts, count: int) -> Iterator[Finding]:
@@ -127,20 +141,27 @@ def node_paths(paths: Paths, hosts: Hosts, count: int) -> Iterator[Finding]:
     for name, path in _node_directories(paths).items():
         where = ("paths", name)
         if systemd and not path.startswith("/"):
-            yield Finding(where, f'found "{path}", allowed an absolute path')
+            yield Finding("config.path", where, f'found "{path}", allowed an absolute path')
         elif path in SYSTEM or _inside(path, *KERNEL):
             better = f"a directory of its own, such as {path.rstrip('/')}/etcd/{name}"
-            yield Finding(where, f'found "{path}", a directory of the system', better)
+            yield Finding("config.path", where, f'found "{path}", a directory of the system', better)
         elif systemd and hosts.hardening and name != "unit" and _inside(path, *HIDDEN):
             better = f"allowed outside {', '.join(HIDDEN)}"
-            yield Finding(where, f'found "{path}", which the hardened unit cannot see', better)
+            yield Finding("config.path", where, f'found "{path}", which the hardened unit cannot see', better)
         elif name == "wal" and (parent := path.rstrip("/").rpartition("/")[0] or "/") in SYSTEM | {"/"}:
             message = f'found "{path}": etcd must own the directory around its WAL, which is {parent}'
-            yield Finding(where, message, f"{path.rstrip('/')}/etcd/wal")
+            yield Finding("config.path", where, message, f"{path.rstrip('/')}/etcd/wal")
         if name == "bin" and "=" in path:
-            yield Finding(where, f'found "{path}", which env(1) would take for a variable', 'a directory without "="')
+            yield Finding(
+                "config.path",
+                where,
+                f'found "{path}", which env(1) would take for a variable',
+                'a directory without "="',
+            )
         if not systemd and count > 1 and "{node}" not in path:
-            yield Finding(where, f'found "{path}" for {count} members of one machine', 'it needs "{node}"')
+            yield Finding(
+                "config.path", where, f'found "{path}" for {count} members of one machine', 'it needs "{node}"'
+            )
 
 
 def overlaps(paths: Paths, hosts: Hosts) -> Iterator[Finding]:
@@ -151,18 +172,24 @@ def overlaps(paths: Paths, hosts: Hosts) -> Iterator[Finding]:
     directories = _node_directories(paths)
     data, wal = paths.data, paths.wal
     if data == wal:
-        yield Finding(("paths", "wal"), f'found "{wal}", which is data too', "two directories")
+        yield Finding("config.path-overlap", ("paths", "wal"), f'found "{wal}", which is data too', "two directories")
     elif _inside(wal, f"{data}/member"):
-        yield Finding(("paths", "wal"), f"found \"{wal}\" inside data's member directory, which is etcd's own")
+        yield Finding(
+            "config.path-overlap",
+            ("paths", "wal"),
+            f"found \"{wal}\" inside data's member directory, which is etcd's own",
+        )
     elif _inside(data, wal):
-        yield Finding(("paths", "data"), f'found "{data}" inside wal')
+        yield Finding("config.path-overlap", ("paths", "data"), f'found "{data}" inside wal')
     holders = {data, wal} - SYSTEM  # those are refused anyway
     for name in {"bin", "cert", "unit"} & directories.keys():
         if _inside(directories[name], *holders):
-            yield Finding(("paths", name), f'found "{directories[name]}" inside data or wal')
+            yield Finding("config.path-overlap", ("paths", name), f'found "{directories[name]}" inside data or wal')
         elif hosts.service == "systemd" and _inside(directories[name], *({str(PurePosixPath(wal).parent)} - SYSTEM)):
             yield Finding(
-                ("paths", name), f'found "{directories[name]}" next to the WAL, in a directory that is etcd\'s'
+                "config.path-overlap",
+                ("paths", name),
+                f'found "{directories[name]}" next to the WAL, in a directory that is etcd\'s',
             )
 
 
@@ -174,36 +201,44 @@ def tls_off(tls: Tls, etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
     if tls.enabled:
         return
     for name in sorted(tls.model_fields_set - {"enabled"}):
-        yield Finding(("tls", name), "set, but [tls] enabled = false", "remove one of them")
+        yield Finding("config.tls-off", ("tls", name), "set, but [tls] enabled = false", "remove one of them")
     for where, flags in flag_tables(etcd, nodes):
         for name in TLS_FLAGS:
             if name in flags:
-                yield Finding((*where, name), "set, but [tls] enabled = false", "remove one of them")
+                yield Finding("config.tls-off", (*where, name), "set, but [tls] enabled = false", "remove one of them")
 
 
 def subject(tls: Tls) -> Iterator[Finding]:
     country = tls.subject.get("C", "CN")
     if not re.fullmatch("[A-Z]{2}", country):
-        yield Finding(("tls", "subject", "C"), f'found "{country}", allowed two capital letters (ISO 3166)')
+        yield Finding(
+            "config.subject", ("tls", "subject", "C"), f'found "{country}", allowed two capital letters (ISO 3166)'
+        )
 
 
 def backends(tls: Tls) -> Iterator[Finding]:
     if tls.backend in {"csr", "exec"}:
         if tls.ca_file is None:
-            yield Finding(("tls", "ca_file"), f'missing: backend "{tls.backend}" needs the CA\'s certificate')
+            yield Finding(
+                "config.backend", ("tls", "ca_file"), f'missing: backend "{tls.backend}" needs the CA\'s certificate'
+            )
         if tls.distribute_ca_key:
-            yield Finding(("tls", "distribute_ca_key"), f'found true, but backend "{tls.backend}" has no CA key here')
+            yield Finding(
+                "config.backend",
+                ("tls", "distribute_ca_key"),
+                f'found true, but backend "{tls.backend}" has no CA key here',
+            )
     if tls.backend == "exec" and not tls.exec.argv:
-        yield Finding(("tls", "exec", "argv"), 'missing: backend "exec" needs a program')
+        yield Finding("config.backend", ("tls", "exec", "argv"), 'missing: backend "exec" needs a program')
     source = tls.cfssl.source
     if source not in {None, "debian"} and tls.cfssl.sha256 is None:
-        yield Finding(("tls", "cfssl", "sha256"), "missing: a download needs its digest")
+        yield Finding("config.backend", ("tls", "cfssl", "sha256"), "missing: a download needs its digest")
 
 
 def lifetimes(tls: Tls) -> Iterator[Finding]:
     if tls.leaf_days > tls.ca_days:
         message = f"{tls.leaf_days} days are shortened to the CA's {tls.ca_days}"
-        yield Finding(("tls", "leaf_days"), message, warning=True)
+        yield Finding("config.lifetime", ("tls", "leaf_days"), message, warning=True)
 
 
 def ssh_key(ssh: Ssh, hosts: Hosts) -> Iterator[Finding]:
@@ -212,10 +247,17 @@ def ssh_key(ssh: Ssh, hosts: Hosts) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(ssh.key.stat().st_mode)
     except OSError as error:
-        yield Finding(("ssh", "key"), f"found {ssh.key}: {error.strerror}, allowed a private key's file")
+        yield Finding(
+            "config.ssh-key", ("ssh", "key"), f"found {ssh.key}: {error.strerror}, allowed a private key's file"
+        )
         return
     if mode & 0o077 and ssh.key.suffix != ".pub":  # a .pub names a key that ssh-agent holds
-        yield Finding(("ssh", "key"), f"found {ssh.key} with mode {mode:04o}, allowed 0600", f"chmod 600 {ssh.key}")
+        yield Finding(
+            "config.ssh-key",
+            ("ssh", "key"),
+            f"found {ssh.key} with mode {mode:04o}, allowed 0600",
+            f"chmod 600 {ssh.key}",
+        )
 
 
 RULES: tuple[Callable[..., Iterator[Finding]], ...] = (

@@ -12,8 +12,9 @@ Nodes = Mapping[int, NodeTable]
 
 
 class Finding(NamedTuple):
-    """`path` leads to a key of etcd.toml; a warning stops nothing."""
+    """A problem of etcd.toml without its line yet. `path` leads to the key; a warning stops nothing."""
 
+    code: str
     path: KeyPath
     message: str
     hint: str = ""

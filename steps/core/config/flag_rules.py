@@ -107,12 +107,20 @@ def flag_names(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
     for where, flags in flag_tables(etcd, nodes):
         for name, value in flags.items():
             if name in MANAGED:
-                yield Finding((*where, name), "written by this program, not by hand", f"set {MANAGED[name]}")
+                yield Finding(
+                    "config.flag-refused",
+                    (*where, name),
+                    "written by this program, not by hand",
+                    f"set {MANAGED[name]}",
+                )
             if name in REFUSED and value not in GO_FALSE:
-                yield Finding((*where, name), f"refused: {REFUSED[name]}", "remove it")
+                yield Finding("config.flag-refused", (*where, name), f"refused: {REFUSED[name]}", "remove it")
             if name == "strict-reconfig-check" and value in GO_FALSE:
                 yield Finding(
-                    (*where, name), f'found "{value}", refused: it lets a change lose the quorum', "remove it"
+                    "config.flag-refused",
+                    (*where, name),
+                    f'found "{value}", refused: it lets a change lose the quorum',
+                    "remove it",
                 )
 
 
@@ -121,7 +129,7 @@ def flag_versions(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
         for name, value in flags.items():
             message, hint = misfit(name, value, etcd.version)
             if message:
-                yield Finding((*where, name), message, hint)
+                yield Finding("config.flag-version", (*where, name), message, hint)
 
 
 def misfit(name: str, value: str, version: str) -> tuple[str, str]:
@@ -160,12 +168,14 @@ def flag_values(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
         for name, value in flags.items():
             low, high = NUMBERS.get(name, (0, 0))
             if high and not (re.fullmatch("-?[0-9]{1,19}", value) and low <= int(value) <= high):
-                yield Finding((*where, name), f'found "{value}", allowed {low} to {high}')
+                yield Finding("config.flag-value", (*where, name), f'found "{value}", allowed {low} to {high}')
             elif name == "quota-backend-bytes" and int(value) > 8 * GIB:
-                yield Finding((*where, name), f"{value} bytes: etcd advises 8 GiB at most", warning=True)
+                yield Finding(
+                    "config.flag-value", (*where, name), f"{value} bytes: etcd advises 8 GiB at most", warning=True
+                )
             if name in CHOICES and value not in CHOICES[name]:
                 choices = " or ".join(f'"{choice}"' for choice in CHOICES[name])
-                yield Finding((*where, name), f'found "{value}", allowed {choices}')
+                yield Finding("config.flag-value", (*where, name), f'found "{value}", allowed {choices}')
 
 
 def flag_pairs(etcd: Etcd, nodes: Nodes, tls: Tls) -> Iterator[Finding]:
@@ -181,7 +191,7 @@ def flag_pairs(etcd: Etcd, nodes: Nodes, tls: Tls) -> Iterator[Finding]:
             key = next((name for name in pair if name in own), None)
             problem = judge(flags) if key else ""
             if key and problem:
-                yield Finding((*where, key), problem)
+                yield Finding("config.flag-pair", (*where, key), problem)
 
 
 def _timing(flags: Mapping[str, str]) -> str:

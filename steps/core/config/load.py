@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from steps.core.base.errors import ConfigError, Problem
+from steps.core.base.errors import ConfigError
 from steps.core.base.hints import invoke
+from steps.core.base.problem import Problem
 from steps.core.base.user import whoami
 from steps.core.config import cross_checks
 from steps.core.config.findings import Finding, KeyPath
@@ -51,9 +52,9 @@ def load(file: Path, *, options: Mapping[str, type[BaseModel]] | None = None) ->
         with file.open("rb") as stream:
             data = stream.read(LIMIT + 1)
     except FileNotFoundError:
-        raise ConfigError(str(file), [Problem("", "there is no such file", hint=_init(file))]) from None
+        raise ConfigError(str(file), [Problem("config.no-file", "there is no such file", hint=_init(file))]) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(str(file), [Problem("", f"cannot be read: {error}")]) from error
+        raise ConfigError(str(file), [Problem("config.unreadable", f"cannot be read: {error}")]) from error
     return parse(data, file, options=options)
 
 
@@ -75,14 +76,18 @@ def parse(data: bytes, file: Path, *, options: Mapping[str, type[BaseModel]] | N
     problems = [finding for finding in dict.fromkeys(reader.findings) if not finding.warning]
     if problems:
         lines = key_lines(text)
-        located = [Problem(dotted(f.path), f.message, _line(lines, f.path), f.hint) for f in problems]
+        located = [_problem(f, _line(lines, f.path)) for f in problems]
         raise ConfigError(str(file), sorted(located, key=lambda problem: problem.line))
     return reader.cluster(file)
 
 
+def _problem(finding: Finding, line: int) -> Problem:
+    return Problem(finding.code, finding.message, hint=finding.hint, key=dotted(finding.path), line=line)
+
+
 def _text(data: bytes, file: Path) -> str:
     def wrong(message: str, line: int = 0) -> ConfigError:
-        return ConfigError(str(file), [Problem("", message, line)])
+        return ConfigError(str(file), [Problem("config.not-text", message, line=line)])
 
     if len(data) > LIMIT:
         raise wrong("found more than 1 MiB, allowed 1 MiB")
@@ -100,7 +105,7 @@ def _toml(text: str, file: Path) -> dict[str, Any]:
     try:
         raw = tomllib.loads(text)
     except RecursionError:
-        raise ConfigError(str(file), [Problem("", "lists or tables nested too deep")]) from None
+        raise ConfigError(str(file), [Problem("config.not-toml", "lists or tables nested too deep")]) from None
     except ValueError as error:  # TOMLDecodeError, and int() of a number too long
         where = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", str(error))
         line, column = (int(where[1]), f", column {where[2]}") if where and where[1] else (0, "")
@@ -109,10 +114,10 @@ def _toml(text: str, file: Path) -> dict[str, Any]:
             cause = f"the same key or table twice: {cause}"
         if where and not where[1]:
             line = text.rstrip().count("\n") + 1
-        raise ConfigError(str(file), [Problem("", f"not TOML{column}: {cause}", line)]) from None
+        raise ConfigError(str(file), [Problem("config.not-toml", f"not TOML{column}: {cause}", line=line)]) from None
     if not raw:
         message = "the file is empty: it needs [cluster] name, [etcd] version and [[nodes]]"
-        raise ConfigError(str(file), [Problem("", message, hint=_init(file.with_name("hosts.toml")))])
+        raise ConfigError(str(file), [Problem("config.empty", message, hint=_init(file.with_name("hosts.toml")))])
     return raw
 
 
@@ -138,7 +143,11 @@ class _Reader:
             self.parts[name] = self._absolute(self._section(model, self.raw.get(name, {}), (name,)))
         if control(str(self.base)):
             self.findings.append(
-                Finding((), f"found control characters in the directory's name: {show(str(self.base))}")
+                Finding(
+                    "config.directory-name",
+                    (),
+                    f"found control characters in the directory's name: {show(str(self.base))}",
+                )
             )
         self._read_nodes()
         self._read_plugins()
@@ -181,21 +190,25 @@ class _Reader:
         raw = self.raw.get("nodes")
         if not isinstance(raw, list) or not raw:
             found = "missing" if raw is None else f"found {show(raw)}"
-            self.findings.append(Finding(("nodes",), f"{found}, allowed one [[nodes]] table for each member"))
+            self.findings.append(
+                Finding("config.nodes", ("nodes",), f"{found}, allowed one [[nodes]] table for each member")
+            )
             return
         self.nodes = {index: self._section(NodeTable, table, ("nodes", index)) for index, table in enumerate(raw)}
 
     def _read_plugins(self) -> None:
         raw = self.raw.get("plugins", {})
         if not isinstance(raw, dict):
-            self.findings.append(Finding(("plugins",), f"found {show(raw)}, allowed a table"))
+            self.findings.append(Finding("config.value", ("plugins",), f"found {show(raw)}, allowed a table"))
             return
         names = raw.get("disable", [])
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             self.disabled = tuple(names)
         else:
             self.findings.append(
-                Finding(("plugins", "disable"), f"found {show(names)}, allowed a list of plugins' names")
+                Finding(
+                    "config.value", ("plugins", "disable"), f"found {show(names)}, allowed a list of plugins' names"
+                )
             )
         for name, model in self.options.items():
             if name in raw or name not in self.disabled:
@@ -206,7 +219,11 @@ class _Reader:
         known = [*self.options, "disable"]
         for name in (name for name in raw if name not in known):
             path = ("plugins", name)
-            self.findings.append(unknown(path, name, known)._replace(message="no plugin of that name takes options"))
+            self.findings.append(
+                unknown(path, name, known)._replace(
+                    code="config.no-such-plugin", message="no plugin of that name takes options"
+                )
+            )
 
     def _follow_service(self) -> None:
         """Puts in what differs under service "process"; hosts that are not understood are None to the cross_checks."""

@@ -39,26 +39,29 @@ def translate(model: type[BaseModel], error: Any, prefix: KeyPath) -> Finding:
         return unknown(path, str(loc[-1]), list(owner.model_fields))
     allows = allowed(field) if field else "a table"
     if kind == "missing":
-        return Finding(path, f"missing, allowed {allows or 'a value'}")
+        return Finding("config.missing", path, f"missing, allowed {allows or 'a value'}")
     found = show(loc[-1] if "[key]" in error["loc"] else error["input"])
     context = error.get("ctx", {})
     if not allows:
         bound = next((words.format(context[name]) for name, words in BOUNDS.items() if name in context), "")
         allows = bound or WORDS.get(kind.split("_")[0], "")
     detail = str(context["error"]) if kind == "value_error" else ""
-    return Finding(path, f"found {found}, allowed {allows}" if allows else f"found {found}: {error['msg']}", detail)
+    return Finding(
+        "config.value", path, f"found {found}, allowed {allows}" if allows else f"found {found}: {error['msg']}", detail
+    )
 
 
 def unknown(path: KeyPath, key: str, known: Sequence[str]) -> Finding:
     if key.lower() in SECRETS:
         return Finding(
+            "config.secret",
             path,
             "a secret has no place in this file",
             "sudo's is asked for, or read from INVOKE_SUDO_PASSWORD; a key's passphrase is ssh-agent's",
         )
     near = difflib.get_close_matches(key, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return Finding(path, "unknown key", hint)
+    return Finding("config.unknown-key", path, "unknown key", hint)
 
 
 def _field(model: type[BaseModel], loc: KeyPath) -> tuple[type[BaseModel], FieldInfo | None]:

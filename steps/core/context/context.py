@@ -60,10 +60,14 @@ class Extensions(Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """One more thing that verify looks at. `run` returns None where all is well, else what is wrong."""
+    """One more thing that verify looks at. `run` returns None where all is well, else what is wrong.
+
+    `plugin`: the name of the plugin that it is of; filled in by whoever asks for it.
+    """
 
     name: str
     run: Callable[[Context], str | None]
+    plugin: str = ""
 
 
 class Context(Nodes):

@@ -95,17 +95,17 @@ class Nodes:
             script = with_listing(self.cluster, node, script)
         result = self.sh(node, script)
         if not result.ok:
-            raise Refused(f"{node.name}: looking at it failed: {result.err.strip()[-300:]}")
+            raise Refused(f"looking at it failed: {result.err.strip()[-300:]}", node=node.name)
         out = result.out
         if listing:
             out, self.members = listed(out)
         try:
             look = parse(out, wanted)
         except ValueError as error:
-            raise Refused(f"{node.name}: looking at it failed: {error}", hint=again()) from error
+            raise Refused(f"looking at it failed: {error}", node=node.name, hint=again()) from error
         clock = look.facts.clock
         if clock is None:
-            raise Refused(f"{node.name}: looking at it failed: the answer is cut", hint=again())
+            raise Refused("looking at it failed: the answer is cut", node=node.name, hint=again())
         look = replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
         if look.process is None or look.facts.running_version or not (version := self._version(node, look.process)):
             return look
@@ -140,7 +140,7 @@ class Nodes:
         try:
             self.each(nodes, lambda node: self.sh(node, ":\n"))
         except NodeFailed as error:
-            raise Refused(error.message, hint=error.hint) from error
+            raise Refused.because(error) from error
 
     def dial(self, through: Node, ip: str, port: int, *, direct: bool = True) -> Any:
         """A TCP channel from a node (else, where its sshd forbids that, `direct`) to an address. See Hosts.dial."""

@@ -157,7 +157,7 @@ def _shaken(ctx: Context, case: NodeEvidence, *, serving: bool) -> NodeEvidence:
         problems = check(ctx, case.node).problems if asked and pair is not None else ()
     except StepsError as error:
         return replace(case, tls=(": ".join(filter(None, (error.message, error.hint))),))
-    return replace(case, tls=tuple(problems), issued=(pair.cert, pair.key) if pair is not None else None)
+    return replace(case, tls=tuple(map(str, problems)), issued=(pair.cert, pair.key) if pair is not None else None)
 
 
 def _hashes(ctx: Context, asker: Node, cases: Mapping[str, NodeEvidence]) -> View:

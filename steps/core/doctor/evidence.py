@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import Line
@@ -34,7 +35,7 @@ class NodeEvidence:
     state: State = NOWHERE
     log: tuple[Line, ...] = ()
     view: View = field(default_factory=View)
-    ports: tuple[str, ...] = ()
+    ports: tuple[Problem, ...] = ()
     others: Mapping[int, str] = field(default_factory=dict)
     tls: tuple[str, ...] = ()
     issued: tuple[bytes, bytes] | None = None

@@ -159,8 +159,8 @@ def _preflight(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
         ("foreign-data", node_checks.foreign_data),
         ("wiped-member", node_checks.vanished_data),
     ):
-        yield from (Clue(failure, problem) for problem in check(cluster, node, look))
-    yield from (Clue("port-taken", problem) for problem in case.ports)
+        yield from (Clue(failure, problem.message) for problem in check(cluster, node, look))
+    yield from (Clue("port-taken", problem.message) for problem in case.ports)
 
 
 def _installed(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -247,7 +247,7 @@ def _disk(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
 
 def _clock(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     problems = node_checks.clock(evidence.cluster, case.node, case.look) if case.look else ()
-    yield from (Clue("clock-skew", problem) for problem in problems)
+    yield from (Clue("clock-skew", problem.message) for problem in problems)
 
 
 def _enabled(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
@@ -306,18 +306,18 @@ def _trusted(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
     """Where the other nodes trust this controller's CA, the node's file is wrong; else the controller is."""
     if case.look is None or evidence.ca is None:
         return
-    for problem in node_checks.foreign_ca(evidence.cluster, case.node, case.look, evidence.ca):
+    if said := node_checks.trusts_another(evidence.cluster, case.node, case.look, evidence.ca):
         others = [each for each in evidence.nodes if each is not case and each.look is not None]
         wrong_here = any(
             f"{each.node.paths.cert}/ca.pem" in each.look.entries
-            and not list(node_checks.foreign_ca(evidence.cluster, each.node, each.look, evidence.ca))
+            and not node_checks.trusts_another(evidence.cluster, each.node, each.look, evidence.ca)
             for each in others
             if each.look is not None
         )
         home = case.node.paths.cert
         aside = f"on {case.node.name}: mv {home}/ca.pem {home}/ca.pem.foreign, then: {_own_ca(case)}"
         copy = f"copy {evidence.cluster.work / 'ca'} and certs from the controller that made the cluster"
-        yield Clue("ca-mismatch", problem.partition(". Copy")[0], say=aside if wrong_here else copy)
+        yield Clue("ca-mismatch", said, say=aside if wrong_here else copy)
 
 
 def _membership(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:

@@ -12,6 +12,7 @@ from shlex import quote
 from urllib.parse import SplitResult, urlsplit
 
 from steps.core.base.hints import etcdctl, invoke
+from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd import unit_text
 from steps.core.etcd.views import Member
@@ -20,20 +21,7 @@ from steps.core.node.paths import unit_file, wal_parent
 
 ANY = ("0.0.0.0", "::")  # noqa: S104  listening on every address
 OPERATIONS = "docs/operations.md"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that etcd.toml asks of a living cluster and that would harm it.
-
-    `kind`: data, data-twice, unseen-data, user, scheme, peer-url, name, unlisted (a member that etcd.toml lacks),
-    removed, new or unstarted. `node`: its name, or the member's. `way`: how it is done today, a line each.
-    """
-
-    kind: str
-    node: str
-    message: str
-    way: tuple[str, ...]
+SCHEME = "living.scheme"
 
 
 @dataclass(frozen=True)
@@ -120,15 +108,13 @@ def moved(cluster: Cluster, node: Node, found: Sequence[Move], states: Mapping[s
         return
     twice = [move for move in harmful if not move.living and states.get(move.key) == "both"]
     if twice:
-        yield Problem(
-            "data-twice",
-            node.name,
-            "; ".join(f"a member's {_WHAT[move.key]} is in {move.old} and in {move.new}" for move in twice),
-            ("move aside the copy that is not the last one used: mv -T DIRECTORY DIRECTORY.old",),
-        )
+        said = "; ".join(f"a member's {_WHAT[move.key]} is in {move.old} and in {move.new}" for move in twice)
+        way = "move aside the copy that is not the last one used: mv -T DIRECTORY DIRECTORY.old"
+        yield Problem("living.data-twice", said, hint=way, node=node.name)
         return
     said = " and ".join(f"its {_WHAT[move.key]} is in {move.old}, etcd.toml says {move.new}" for move in harmful)
-    yield Problem("data", node.name, f"{said}: there it would start empty", _moving(cluster, node, harmful))
+    way = "\n".join(_moving(cluster, node, harmful))
+    yield Problem("living.data-elsewhere", f"{said}: there it would start empty", hint=way, node=node.name)
 
 
 def _harms(move: Move, state: str) -> bool:
@@ -168,23 +154,17 @@ def differences(cluster: Cluster, node: Node, look: Look, members: Sequence[Memb
         return
     living = look.process is not None
     if living and not all(directories(found, look.facts)):
-        yield Problem(
-            "unseen-data",
-            node.name,
-            f"where its data is cannot be seen from its process (pid {look.pid})",
-            ("wait until it has started, or stop it, then run the same again",),
-        )
+        said = f"where its data is cannot be seen from its process (pid {look.pid})"
+        way = "wait until it has started, or stop it, then run the same again"
+        yield Problem("living.unseen-data", said, hint=way, node=node.name)
     wrong = [url for url in _urls(found) if url.scheme != cluster.scheme]
     if wrong:
         yield _scheme(cluster, node, wrong[0].scheme)
         return
     if living and cluster.systemd and (user := look.facts.running_as) not in (None, cluster.hosts.run_as):
-        yield Problem(
-            "user",
-            node.name,
-            f'its etcd runs as {user}, etcd.toml says run_as = "{cluster.hosts.run_as}": it would lose its key',
-            _one_by_one(cluster, node),
-        )
+        said = f'its etcd runs as {user}, etcd.toml says run_as = "{cluster.hosts.run_as}": it would lose its key'
+        way = "\n".join(_one_by_one(cluster, node))
+        yield Problem("living.user", said, hint=way, node=node.name)
     if living:
         yield from _listening(cluster, node, found, members)
     elif members is None and len(cluster.nodes) > 1:
@@ -200,12 +180,9 @@ def _urls(found: Mapping[str, str]) -> list[SplitResult]:
 
 def _scheme(cluster: Cluster, node: Node, scheme: str) -> Problem:
     enabled = "true" if scheme == "https" else "false"
-    return Problem(
-        "scheme",
-        node.name,
-        f"its cluster was made with {scheme}, etcd.toml says {cluster.scheme}: its members would lose each other",
-        (f'set [tls] enabled = {enabled} again; to change it: {OPERATIONS}, "From http to https"',),
-    )
+    said = f"its cluster was made with {scheme}, etcd.toml says {cluster.scheme}: its members would lose each other"
+    way = f'set [tls] enabled = {enabled} again; to change it: {OPERATIONS}, "From http to https"'
+    return Problem(SCHEME, said, hint=way, node=node.name)
 
 
 def _listening(
@@ -233,7 +210,8 @@ def _stopped(cluster: Cluster, node: Node, found: Mapping[str, str]) -> Iterator
 
 def _name(node: Node, name: str) -> Problem:
     way = f'set name = "{name}" again; to give it another, replace the member: {OPERATIONS}, "A member\'s data is gone"'
-    return Problem("name", node.name, f"its member is {name}, and etcd.toml gives it another name", (way,))
+    said = f"its member is {name}, and etcd.toml gives it another name"
+    return Problem("living.name", said, hint=way, node=node.name)
 
 
 def _peer_url(cluster: Cluster, node: Node, now: str, identifier: str, *, updated: bool) -> Problem:
@@ -243,14 +221,12 @@ def _peer_url(cluster: Cluster, node: Node, now: str, identifier: str, *, update
     steps = _one_by_one(cluster, node, *update, then=then)
     if len(cluster.nodes) == 1:  # no other could be asked once it is stopped
         steps = (*update, *_one_by_one(cluster, node))
-    return Problem(
-        "peer-url",
-        node.name,
-        f"its peers know it as {now}, etcd.toml says {url}: they would not find it"
-        if not updated
-        else f"it listens for its peers at {now}, etcd.toml says {url}",
-        ("set ip and peer_port again, or have one member's alone changed in etcd.toml, and in this order:", *steps),
-    )
+    if updated:
+        said = f"it listens for its peers at {now}, etcd.toml says {url}"
+    else:
+        said = f"its peers know it as {now}, etcd.toml says {url}: they would not find it"
+    first = "set ip and peer_port again, or have one member's alone changed in etcd.toml, and in this order:"
+    return Problem("living.peer-url", said, hint="\n".join([first, *steps]), node=node.name)
 
 
 def membership(
@@ -271,9 +247,8 @@ def membership(
         elif member.started and member.name != node.name:
             yield _name(node, member.name)
         elif not member.started and starts and look is not None and not (look.member or look.wal or look.process):
-            yield Problem(
-                "unstarted", node.name, "it was added and has never started", _joining(cluster, node, added=True)
-            )
+            way = "\n".join(_joining(cluster, node, added=True))
+            yield Problem("living.unstarted", "it was added and has never started", hint=way, node=node.name)
     for member in members:
         if member.id not in matched:
             yield _unlisted(cluster, member)
@@ -302,17 +277,13 @@ def published(cluster: Cluster, members: Sequence[Member] | None) -> set[str]:
 
 def _absent(cluster: Cluster, node: Node, look: Look | None, *, starts: bool) -> Problem | None:
     if look is not None and (look.member or look.process is not None):
-        return Problem(
-            "removed",
-            node.name,
-            "its host holds a member's data, and the member list has neither its name nor its URL: was it removed?",
-            (f"delete its table from etcd.toml, or move {node.paths.data} and {node.paths.wal} aside and add it anew",),
-        )
+        said = "its host holds a member's data, and the member list has neither its name nor its URL: was it removed?"
+        way = f"delete its table from etcd.toml, or move {node.paths.data} and {node.paths.wal} aside and add it anew"
+        return Problem("living.removed", said, hint=way, node=node.name)
     if not starts:
         return None
-    return Problem(
-        "new", node.name, "it is new: the cluster has never had this member", _joining(cluster, node, added=False)
-    )
+    way = "\n".join(_joining(cluster, node, added=False))
+    return Problem("living.new", "it is new: the cluster has never had this member", hint=way, node=node.name)
 
 
 def _joining(cluster: Cluster, node: Node, *, added: bool) -> tuple[str, ...]:
@@ -347,17 +318,14 @@ def _unlisted(cluster: Cluster, member: Member) -> Problem:
     table = [f'name = "{member.name}"', f'ip = "{url.hostname}"']
     table += [f"{key} = {port}" for key, port, usual in ports if port not in (None, usual)]
     name = member.name or member.id
-    return Problem(
-        "unlisted",
-        name,
-        f"it is a member of {cluster.name} (ID {member.id}, {','.join(member.peer_urls)}) and is not in etcd.toml",
-        (
-            f"is this etcd.toml an old one? Its table: [[nodes]] {'  '.join(table)}",
-            "to remove it from the cluster, and then stop its etcd:",
-            etcdctl(cluster.work, f"member remove {member.id}"),
-            invoke("all"),
-        ),
+    said = f"it is a member of {cluster.name} (ID {member.id}, {','.join(member.peer_urls)}) and is not in etcd.toml"
+    way = (
+        f"is this etcd.toml an old one? Its table: [[nodes]] {'  '.join(table)}",
+        "to remove it from the cluster, and then stop its etcd:",
+        etcdctl(cluster.work, f"member remove {member.id}"),
+        invoke("all"),
     )
+    return Problem("living.unlisted", said, hint="\n".join(way), node=name)
 
 
 def serving(
@@ -397,10 +365,10 @@ def listens(node: Node, urls: Collection[str]) -> int:
 
 
 def lines(problems: Sequence[Problem]) -> list[str]:
-    """For a message: each problem, and each kind's way once, with the first node's name in it."""
+    """For a message: each problem, and each kind's hint once, with the first node's name in it."""
     shown: list[str] = []
-    for kind in dict.fromkeys(problem.kind for problem in problems):
-        same = [problem for problem in problems if problem.kind == kind]
-        shown += [f"{problem.node}: {problem.message}" for problem in same]
-        shown += [f"    {line}" for line in same[0].way]
+    for code in dict.fromkeys(problem.code for problem in problems):
+        same = [problem for problem in problems if problem.code == code]
+        shown += map(str, same)
+        shown += [f"    {line}" for line in same[0].hint.split("\n")]
     return shown

@@ -37,6 +37,15 @@ class Member:
 
 
 @dataclass(frozen=True)
+class ExpectedMember:
+    """A member that there should be. `client_url`: where it answers now, or else where it will."""
+
+    name: str
+    peer_url: str
+    client_url: str
+
+
+@dataclass(frozen=True)
 class View:
     """What was answered through one node. An endpoint missing in `statuses` did not answer.
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from steps.core.base.errors import PluginError, Problem, StepsError
+from steps.core.base.errors import PluginError, StepsError
 from steps.core.base.hints import invoke
+from steps.core.base.problem import Problem
 from steps.core.extensions.loader import defined_at
 from steps.core.extensions.registry import SHIPPED, Registry, Source
 from steps.core.pipeline import former
@@ -103,7 +104,7 @@ class Plugins(Registry):
     def validate(self, cluster: Cluster) -> list[Problem]:
         """What plugins find wrong with the configuration, and backends and sources that nobody has."""
         problems = [
-            Problem(f"plugins.{source.name}", str(message))
+            Problem(f"plugin.{source.name}", str(message), key=f"plugins.{source.name}")
             for source, messages in self.ask("etcd_validate", cluster=cluster)
             for message in messages or ()
         ]
@@ -116,7 +117,7 @@ class Plugins(Registry):
             if self._first(hook, name, cluster) is None:
                 there = sorted({name for source in self.sources for name in self.offers(source, hook, cluster)})
                 hint = f"there are {', '.join(there)}; {invoke('plugins')} lists them with their plugins"
-                problems.append(Problem(key, f"no plugin offers {name!r}", hint=hint))
+                problems.append(Problem("config.no-such-plugin", f"no plugin offers {name!r}", hint=hint, key=key))
         return problems
 
     def offers(self, source: Source, hook: str, cluster: Cluster) -> list[str]:
@@ -209,7 +210,7 @@ class Plugins(Registry):
                 with self.blamed(source, f"check {check.name!r}", node.name):
                     return check.run(ctx)
 
-            return replace(check, run=run)
+            return replace(check, run=run, plugin=source.name)
 
         asked = self.ask("etcd_checks", cluster=cluster, node=node)
         return [guarded(source, check) for source, checks in asked for check in checks or ()]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from steps.core.base.errors import StepsError
+from steps.core.base.problem import Problem
 from steps.core.etcd import living
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Look
@@ -40,17 +41,17 @@ def others(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
     return None
 
 
-def problems(ctx: Context, nodes: Sequence[Node], *, starts: bool) -> list[living.Problem]:
+def problems(ctx: Context, nodes: Sequence[Node], *, starts: bool) -> list[Problem]:
     """What etcd.toml would do to members that live. `starts`: this run would start members. Changes nothing."""
     cluster = ctx.cluster
-    found: list[living.Problem] = []
+    found: list[Problem] = []
     for node in nodes:
         look = ctx.look(node)
         moves = living.moves(cluster, node, look)
         if moves:
             found += living.moved(cluster, node, moves, _states(ctx, node, moves))
         found += living.differences(cluster, node, look, ctx.members)
-    if ctx.members is not None and not any(problem.kind == "scheme" for problem in found):
+    if ctx.members is not None and not any(problem.code == living.SCHEME for problem in found):
         looks = {node.name: ctx.look(node) for node in nodes}
         found += living.membership(cluster, looks, ctx.members, starts=starts)
     return list(dict.fromkeys(found))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from steps.core.base.errors import NodeFailed
 from steps.core.base.hints import invoke
+from steps.core.base.problem import Problem, joined
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd import auth, logs
-from steps.core.etcd.views import View
+from steps.core.etcd.views import ExpectedMember, Member, Status, View
 from steps.core.node.service import State, log_script, parse_state, settled_script
 
 if TYPE_CHECKING:
@@ -22,71 +22,103 @@ LAG = 1000  # raft entries that a member under writes may still have to apply
 PATIENCE = 90  # seconds that a member gets to come back
 
 
-def problems(cluster: Cluster, view: View) -> list[str]:
-    """What is wrong with the cluster, seen through one node; empty where the gate is open."""
-    return [*member_problems(cluster, view), *cluster_problems(cluster, view)]
+def expected(cluster: Cluster) -> tuple[ExpectedMember, ...]:
+    """Return the members that there should be, as etcd.toml has them; of `ctx.serving`, where they listen now."""
+    return tuple(ExpectedMember(n.name, cluster.peer_url(n), cluster.client_url(n)) for n in cluster.nodes)
 
 
-def cluster_problems(cluster: Cluster, view: View) -> list[str]:
-    """What is wrong between the members: one cluster, one leader, the configured set, no alarm."""
-    return [*_agreement(view), *_membership(cluster, view), *_alarms(view)]
+def problems(view: View, members: Sequence[ExpectedMember]) -> list[Problem]:
+    """Return what is wrong with the cluster, seen through one node; empty where the gate is open.
+
+    `members`: all that there should be, and no others. Pure.
+    """
+    return [*member_problems(view, members), *cluster_problems(view, members)]
 
 
-def healthy(cluster: Cluster, view: View) -> set[str]:
-    """The nodes whose member answers and commits."""
-    return {node.name for node in cluster.nodes if view.health.get(cluster.client_url(node)) == ""}
+def cluster_problems(view: View, members: Sequence[ExpectedMember]) -> list[Problem]:
+    """Return what is wrong between the members: one cluster, one leader, the expected set, no alarm."""
+    return [*_agreement(view), *_membership(view, members), *_alarms(view)]
 
 
-def member_problems(cluster: Cluster, view: View) -> Iterator[str]:
-    """What is wrong with each of the cluster's nodes by itself."""
-    for node in cluster.nodes:
-        url = cluster.client_url(node)
-        status = view.statuses.get(url)
+def healthy(view: View, members: Sequence[ExpectedMember]) -> set[str]:
+    """Return the names of the members that answer and commit."""
+    return {member.name for member in members if view.health.get(member.client_url) == ""}
+
+
+def member_problems(view: View, members: Sequence[ExpectedMember]) -> Iterator[Problem]:
+    """Yield what is wrong with each of the members by itself."""
+    for member in members:
+        status = view.statuses.get(member.client_url)
         if status is None:
-            why = view.health.get(url) or view.errors.get("status") or "no answer"
-            yield f"{node.name} does not answer at {url}: {why}"
-            continue
-        yield from (f"{node.name}: {error}" for error in status.errors)
-        if status.learner:
-            yield f"{node.name} is a learner"
-        if status.raft_index - status.applied > LAG:
-            yield f"{node.name} has {status.raft_index - status.applied} entries still to apply"
-        if wrong := view.health.get(url, "no answer"):
-            yield f"{node.name} is unhealthy: {wrong}"
+            yield _no_answer(view, member)
+        else:
+            yield from _complaints(view, member, status)
 
 
-def _agreement(view: View) -> Iterator[str]:
+def _no_answer(view: View, member: ExpectedMember) -> Problem:
+    url = member.client_url
+    why = view.health.get(url) or view.errors.get("status") or "no answer"
+    return Problem("gate.no-answer", f"does not answer at {url}: {why}", node=member.name, joint=" ")
+
+
+def _complaints(view: View, member: ExpectedMember, status: Status) -> Iterator[Problem]:
+    name = member.name
+    for error in status.errors:
+        yield Problem("gate.member-error", error, node=name)
+    if status.learner:
+        yield Problem("gate.learner", "is a learner", node=name, joint=" ")
+    behind = status.raft_index - status.applied
+    if behind > LAG:
+        yield Problem("gate.lagging", f"has {behind} entries still to apply", node=name, joint=" ")
+    if wrong := view.health.get(member.client_url, "no answer"):
+        yield Problem("gate.unhealthy", f"is unhealthy: {wrong}", node=name, joint=" ")
+
+
+def _agreement(view: View) -> Iterator[Problem]:
     statuses = view.statuses.values()
-    if len(ids := {status.cluster_id for status in statuses}) > 1:
-        yield f"members of different clusters: IDs {', '.join(sorted(ids))}"
-    if len(leaders := {status.leader for status in statuses if status.leader != "0"}) > 1:
-        yield f"members follow different leaders: {', '.join(sorted(leaders))}"
+    ids = {status.cluster_id for status in statuses}
+    if len(ids) > 1:
+        yield Problem("gate.different-clusters", f"members of different clusters: IDs {', '.join(sorted(ids))}")
+    leaders = {status.leader for status in statuses if status.leader != "0"}
+    if len(leaders) > 1:
+        yield Problem("gate.different-leaders", f"members follow different leaders: {', '.join(sorted(leaders))}")
     if any(status.leader == "0" for status in statuses):
-        yield "no leader"
+        yield Problem("gate.no-leader", "no leader")
 
 
-def _membership(cluster: Cluster, view: View) -> Iterator[str]:
+def _membership(view: View, members: Sequence[ExpectedMember]) -> Iterator[Problem]:
     if view.members is None:
-        yield f"the member list is not to be had: {view.errors.get('members', 'no answer')}"
+        why = view.errors.get("members", "no answer")
+        yield Problem("gate.no-member-list", f"the member list is not to be had: {why}")
         return
-    wanted = {cluster.peer_url(node): node.name for node in cluster.nodes}
+    wanted = {member.peer_url: member for member in members}
     seen = {url: member for member in view.members for url in member.peer_urls}
-    yield from (f"{name} ({url}) is not a member" for url, name in wanted.items() if url not in seen)
-    for url, member in seen.items():
-        if url not in wanted:
-            yield f"member {member.name or member.id} ({url}) is not in etcd.toml"
-        elif not member.started:
-            yield f"{wanted[url]} was added and has not started"
-        elif member.name != wanted[url]:
-            yield f"{url} is {member.name}, not {wanted[url]}"
-        elif member.learner:
-            yield f"{wanted[url]} is a learner"
+    for url, member in wanted.items():
+        if url not in seen:
+            yield Problem("gate.not-a-member", f"({url}) is not a member", node=member.name, joint=" ")
+    for url, found in seen.items():
+        if url in wanted:
+            yield from _listed(found, url, wanted[url].name)
+        else:
+            said = f"member {found.name or found.id} ({url}) is not in etcd.toml"
+            yield Problem("gate.foreign-member", said)
 
 
-def _alarms(view: View) -> Iterator[str]:
-    yield from (f"alarm {alarm}" for alarm in view.alarms)
+def _listed(found: Member, url: str, name: str) -> Iterator[Problem]:
+    """What the member list says of the expected member `name`."""
+    if not found.started:
+        yield Problem("gate.unstarted", "was added and has not started", node=name, joint=" ")
+    elif found.name != name:
+        yield Problem("gate.other-name", f"{url} is {found.name}, not {name}")
+    elif found.learner:
+        yield Problem("gate.learner", "is a learner", node=name, joint=" ")
+
+
+def _alarms(view: View) -> Iterator[Problem]:
+    for alarm in view.alarms:
+        yield Problem("gate.alarm", f"alarm {alarm}")
     if why := view.errors.get("alarms"):
-        yield f"the alarms are unknown: {why}"
+        yield Problem("gate.alarms-unknown", f"the alarms are unknown: {why}")
 
 
 def wait_open(ctx: Context, asker: Node, started: dict[str, int], *, patience: float = PATIENCE) -> View:
@@ -114,18 +146,14 @@ def _poll(ctx: Context, asker: Node, started: dict[str, int], patience: float) -
             view = ctx.etcd.ask(asker)
             if refused := auth.refuses(cluster, asker, view):
                 raise refused  # no patience would change it
-            wrong = problems(ctx.serving, view)
+            wrong = problems(view, expected(ctx.serving))
             if not wrong:
                 return view
         if late:
-            culprit = next((name for name in started if any(of(name, problem) for problem in wrong)), asker.name)
-            cause = f"not healthy after {patience:.0f} s: {'; '.join(wrong)}"
+            blamed = {problem.node for problem in wrong}
+            culprit = next((name for name in started if name in blamed), asker.name)
+            cause = f"not healthy after {patience:.0f} s: {joined(wrong)}"
             raise _gave_up(ctx, cluster.node(culprit), cause, ended=False)
-
-
-def of(name: str, problem: str) -> bool:
-    """Return whether `problem` begins with that node's name, and not with one that only begins like it."""
-    return re.match(rf"{re.escape(name)}(?![\w.-])", problem) is not None
 
 
 def _states(ctx: Context, started: dict[str, int]) -> dict[str, State]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from steps.core.base import versions
 from steps.core.base.errors import StepsError
 from steps.core.base.hints import invoke
+from steps.core.base.problem import Problem
 from steps.core.etcd import auth, listeners
 from steps.core.etcd.client import own_urls, parse
 from steps.core.etcd.identity import known_id
@@ -91,8 +92,10 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     view = ctx.etcd.ask(asker, [cluster.client_url(node) for node in nodes])
     kept = _note_auth(cluster, [asker], {asker.name: view}, health)
     judged = [node for node in nodes if not kept or cluster.client_url(node) in view.statuses]
-    health.problems += gate.member_problems(replace(cluster, nodes=tuple(judged)), view)
-    health.problems += gate.cluster_problems(cluster, view)
+    names = {node.name for node in judged}
+    members = gate.expected(cluster)
+    health.problems += gate.member_problems(view, [member for member in members if member.name in names])
+    health.problems += gate.cluster_problems(view, members)
     health.problems += _identity(cluster, {asker.name: view})
     health.quorum = _quorum(cluster, {asker.name: view}, {})
     ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
@@ -178,7 +181,7 @@ def _confirmed(ctx: Context, nodes: Sequence[Node], views: Mapping[str, View], s
     Without a quorum it may itself be the one that is cut off from the others.
     """
     cluster = ctx.serving
-    if not nodes or speaker not in views or speaker not in gate.healthy(cluster, views[speaker]):
+    if not nodes or speaker not in views or speaker not in gate.healthy(views[speaker], gate.expected(cluster)):
         return {}
     urls = {node.name: cluster.client_url(node) for node in nodes}
     try:
@@ -198,15 +201,15 @@ def _note_unasked(
 ) -> None:
     """A host that could not be asked is a problem only where its member does not answer the others, either."""
     for name, error in unasked.items():
-        line = error.message if gate.of(name, error.message) else f"{name}: {error.message}"
+        problem = error.problem("health.unreachable", name)
         health.hints.append(error.hint)
         view = confirmed.get(name)
         if view is None:
-            health.unknown.append(line)
-        elif name in gate.healthy(cluster, view):
-            health.unknown.append(f"{line}; its member answers {speaker} and is healthy")
+            health.unknown.append(str(problem))
+        elif name in gate.healthy(view, gate.expected(cluster)):
+            health.unknown.append(f"{problem}; its member answers {speaker} and is healthy")
         else:
-            health.problems.append(line)
+            health.problems.append(problem)
 
 
 def _note_auth(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], health: Health) -> set[str]:
@@ -251,52 +254,57 @@ def _elsewhere(cluster: Cluster, serving: Cluster, nodes: Sequence[Node]) -> Ite
             yield f"{node.name} serves at {now}, etcd.toml says {then}: see {invoke('plan')}"
 
 
-def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[str]:
+def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[Problem]:
     for node in nodes:
         state = states.get(node.name)
         if state is not None and state.active not in ("active/running", "running"):
-            yield f"{node.name}: etcd is not running ({state.active})"
+            yield Problem("health.not-running", f"etcd is not running ({state.active})", node=node.name)
 
 
-def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> Iterator[str]:
+def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> Iterator[Problem]:
     """The gate's own judgement over what all nodes said, then what only a thorough look asks for."""
     statuses = {url: status for view in views.values() for url, status in view.statuses.items()}
     spoken = views.get(speaker, View())
     chosen = {cluster.client_url(node) for node in nodes}
-    asked = replace(cluster, nodes=tuple(node for node in cluster.nodes if cluster.client_url(node) in chosen))
+    members = gate.expected(cluster)
+    asked = [member for member in members if member.client_url in chosen]
     main = {url: status for url, status in statuses.items() if url in chosen}
     healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
-    yield from gate.member_problems(asked, View(statuses=main, health=healths))
-    yield from gate.cluster_problems(cluster, replace(spoken, statuses=main))
+    yield from gate.member_problems(View(statuses=main, health=healths), asked)
+    yield from gate.cluster_problems(replace(spoken, statuses=main), members)
     if spoken.written and not auth.refused(spoken):
-        yield f"a write and a read through {speaker} failed: {spoken.written}"
+        yield Problem("health.write-failed", f"a write and a read through {speaker} failed: {spoken.written}")
     if len(set(spoken.hashes.values())) > 1:
-        yield f"members hold different data at one revision: {dict(spoken.hashes)}"
+        said = f"members hold different data at one revision: {dict(spoken.hashes)}"
+        yield Problem("health.different-data", said)
 
 
-def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View]) -> Iterator[str]:
+def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View]) -> Iterator[Problem]:
     """Where a node's own member does not answer at another URL than the one that the others use."""
     for node in nodes:
         for url in own_urls(cluster, node):
             wrong = views[node.name].health.get(url, "no answer")
             if wrong and url != cluster.client_url(node):
-                yield f"{node.name} does not answer at {url}: {wrong}"
+                said = f"does not answer at {url}: {wrong}"
+                yield Problem("health.listener-silent", said, node=node.name, joint=" ")
 
 
-def _unexplained(cluster: Cluster, asked: Mapping[str, Result]) -> Iterator[str]:
+def _unexplained(cluster: Cluster, asked: Mapping[str, Result]) -> Iterator[Problem]:
     for name, answer in asked.items():
         node = cluster.node(name)
         urls = (*own_urls(cluster, node), cluster.peer_url(node))
         for place in listeners.unexplained(cluster, node, answer.out, urls):
-            yield f"{name}: etcd listens on {place} too, and nothing in etcd.toml says so"
+            said = f"etcd listens on {place} too, and nothing in etcd.toml says so"
+            yield Problem("health.unexplained-listener", said, node=name)
 
 
-def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[str]:
+def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[Problem]:
     """Whether it is the cluster of the first healthy start that answers."""
     seen = {status.cluster_id for view in views.values() for status in view.statuses.values()}
     known = known_id(cluster)
     if known and (foreign := seen - {known}):
-        yield f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
+        said = f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
+        yield Problem("health.foreign-cluster", said)
 
 
 def _member(
@@ -319,7 +327,7 @@ def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) 
     from steps.core.tls import pki, profiles
 
     if found is not None:
-        health.problems += [f"{node.name}: {problem}" for problem in found.problems]
+        health.problems += [replace(problem, node=node.name) for problem in found.problems]
         health.warnings += [f"{node.name}: {warning}" for warning in found.warnings]
         health.unknown += [line for line in found.unknown if line not in health.unknown]
     now = datetime.now(timezone.utc)
@@ -327,9 +335,9 @@ def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) 
     issued = pki.read(pair.cert)[0].not_valid_after_utc if pair else None
     ends = (found.not_after if found else None) or issued
     if ends is not None and ends <= now:
-        health.problems.append(
-            f"{node.name}: its certificate expired on {ends:%Y-%m-%d}: {invoke(f'certs --node {node.name}')}"
-        )
+        renew = invoke(f"certs --node {node.name}")
+        said = f"its certificate expired on {ends:%Y-%m-%d}: {renew}"
+        health.problems.append(Problem("health.certificate-expired", said, hint=renew, node=node.name))
     elif pair is not None and pki.due(pair.cert, ctx.cluster.tls.renew_days, now):
         health.warnings.append(
             f"{node.name}: its certificate is due for renewal (until {ends:%Y-%m-%d}): {invoke('certs')}"

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from steps.core.base.hints import invoke
+from steps.core.base.problem import Problem
 from steps.core.tls import pki, profiles, validate
 from steps.core.tls.handshake import Handshake, probe
 from steps.core.tls.profiles import CLIENT_NAME
@@ -29,13 +30,15 @@ _Wanted = tuple["Node", int, _Who]
 
 @dataclass
 class Found:
-    """`rejected`: those of the problems that speak against the node's own pair, and not for a member that hangs.
+    """What came of one node's handshakes; its problems do not name it.
+
+    `rejected`: those that speak against the node's own pair, and not for a member that hangs.
 
     `unknown`: why nothing could be checked. `not_after`: of the certificate that the client port shows.
     """
 
-    problems: list[str] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    rejected: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     not_after: datetime | None = None
@@ -92,7 +95,8 @@ def check(ctx: Context, node: Node) -> Found:
     _port(f"peer port {node.peer_port}", met[node.name, node.peer_port, ""], shown, serial, found)
     client = met.get((node.name, node.peer_port, "operator"))
     if client is not None and client.accepted:
-        found.problems.append(f"peer port {node.peer_port} takes a client's certificate, the operator's")
+        said = f"peer port {node.peer_port} takes a client's certificate, the operator's"
+        found.problems.append(Problem("tls.client-as-peer", said))
     found.not_after = served.not_after if served is not None else None
     others = [
         (to, met[to.name, to.peer_port, "member"])
@@ -102,9 +106,11 @@ def check(ctx: Context, node: Node) -> Found:
     for to, came in others:
         port = f"{to.name}'s peer port {to.peer_port}"
         if came.outcome == "unreachable":
-            found.problems.append(f"{port} cannot be reached: {came.detail}")
+            said = f"{port} cannot be reached: {came.detail}"
+            found.problems.append(Problem("tls.peer-unreachable", said))
         elif not came.accepted and came.outcome != "not checked":
-            found.problems.append(f"{port} does not take its certificate: {_said(came)}")
+            said = f"{port} does not take its certificate: {_said(came)}"
+            found.problems.append(Problem("tls.not-taken", said))
     if unchecked := [to.name for to, came in others if came.outcome == "not checked"]:
         found.warnings.append(f"whether {' and '.join(unchecked)} take its certificate was not checked either")
     return found
@@ -116,18 +122,20 @@ def _port(port: str, bare: Handshake, shaken: Handshake | None, serial: int | No
     if unchecked is not None:
         found.warnings.append(f"{port} was not checked: {unchecked.detail}")
     if bare.outcome not in ("refused", "unreachable", "not checked"):
-        found.problems.append(f"{port}: without a certificate {_said(bare)}, an alert was expected")
+        said = f"{port}: without a certificate {_said(bare)}, an alert was expected"
+        found.problems.append(Problem("tls.open-to-all", said))
     if shaken is None or unchecked is not None:
         return
-    wrong = ""
     if not shaken.accepted:
-        wrong = f"{port} does not take its certificate: {_said(shaken)}"
+        wrong = Problem("tls.not-taken", f"{port} does not take its certificate: {_said(shaken)}")
     elif serial is not None and shaken.serial != serial:
-        wrong = f"{port} shows another certificate than the one last issued"
-    if wrong:
-        found.problems.append(wrong)
-        if shaken.outcome in ("accepted", "refused", "untrusted"):
-            found.rejected.append(wrong)
+        said = f"{port} shows another certificate than the one last issued"
+        wrong = Problem("tls.other-certificate", said)
+    else:
+        return
+    found.problems.append(wrong)
+    if shaken.outcome in ("accepted", "refused", "untrusted"):
+        found.rejected.append(wrong)
 
 
 def _shake(ctx: Context, through: Node, to: Node, port: int, pair: Pair | None) -> Handshake:

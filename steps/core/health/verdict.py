@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from steps.core.base.errors import StepsError, Unhealthy, Unknown
+from steps.core.base.problem import SCHEMA, Problem
 from steps.core.config.model import Cluster
 
 HEAD = ("MEMBER", "ENDPOINT", "ROLE", "HEALTH", "VERSION", "CERT EXPIRES")
@@ -43,11 +44,12 @@ class MemberHealth:
 class Health:
     """`problems` make the cluster unhealthy; `unknown`: what could not be asked; `warnings` do neither.
 
-    Lines begin with the node, if any. `quorum`: None where it is unknown. `hints`: what to do about `unknown`.
+    `unknown` and `warnings` are lines that begin with the node, if any. `quorum`: None where it is unknown.
+    `hints`: what to do about `unknown`.
     """
 
     members: list[MemberHealth] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     quorum: bool | None = None
@@ -69,12 +71,13 @@ class Health:
     def as_json(self, cluster: Cluster) -> dict[str, Any]:
         members = [{**asdict(m), "expires": m.expires.isoformat() if m.expires else None} for m in self.members]
         return {
+            "schema": SCHEMA,
             "cluster": cluster.name,
             "healthy": self.state == "healthy",
             "state": self.state,
             "quorum": self.quorum,
             "members": members,
-            "problems": self.problems,
+            "problems": [problem.as_json() for problem in self.problems],
             "unknown": self.unknown,
             "warnings": self.warnings,
         }
@@ -86,7 +89,8 @@ class Health:
         """
         unchecked = [f"not checked: {line}" for line in self.unknown]
         if self.problems:
-            return Unhealthy(_listed(_UNHEALTHY[self.state], [*self.problems, *unchecked]), hint=next_step)
+            lines = [*map(str, self.problems), *unchecked]
+            return Unhealthy(_listed(_UNHEALTHY[self.state], lines), hint=next_step, problems=self.problems)
         if not self.unknown:
             return None
         answering = any(member.version for member in self.members)

@@ -10,12 +10,12 @@ from steps.core.node.facts import Entry, Look
 _OTHERS, _GROUP = 0o002, 0o020  # bits of a mode: who else may write
 
 
-def changeable(look: Look, path: str) -> Iterator[str]:
+def changeable(look: Look, path: str) -> Iterator[tuple[str, str]]:
     """Yield what at `path` and above it another user than root may change, with its owner and mode, from / on."""
     for place in _way(path):
         entry = look.entries.get(place)
         if entry is not None and not sole(entry):
-            yield f"{place} ({entry.owner}:{entry.group}, mode {entry.mode:04o})"
+            yield place, f"{entry.owner}:{entry.group}, mode {entry.mode:04o}"
 
 
 def planted(look: Look, path: str) -> Iterator[str]:

@@ -117,7 +117,7 @@ class Engine:
         try:
             return self._ctx.look_at(node, resources, listing=node is self._nodes[0])
         except NodeFailed as error:  # nothing was changed yet, and nothing will be
-            raise Refused(error.message, hint=error.hint) from error
+            raise Refused.because(error) from error
 
     def _apply(
         self, step: Step, differences: Mapping[str, list[Change]], done: dict[str, list[Change]], node: Node
@@ -140,7 +140,7 @@ class Engine:
         hint = f"mend the cause, then: {again()}"
         if result.code == CHECK_FAILED:
             said = result.err.strip().splitlines()[-8:]
-            raise Refused("\n    ".join([f"{node.name}: {cause}", *said]), hint=hint)
+            raise Refused("\n    ".join([cause, *said]), node=node.name, hint=hint)
         raise NodeFailed(node.name, cause, stderr=result.err, hint=hint)
 
     def _tell(self, made: dict[str, list[Change]]) -> None:

@@ -10,7 +10,7 @@ from steps.core.base.errors import NodeFailed, Refused, Unhealthy
 from steps.core.base.files import replace
 from steps.core.base.hints import invoke
 from steps.core.etcd.views import View
-from steps.core.health.gate import healthy, wait_open
+from steps.core.health.gate import expected, healthy, wait_open
 from steps.core.node.guard import ENTER
 from steps.core.node.service import enable_script, start_script
 from steps.core.transport.pool import NotForwarded
@@ -79,7 +79,7 @@ def _degraded(ctx: Context, nodes: Sequence[Node], failure: NodeFailed) -> Unhea
     cluster = ctx.serving
     urls = [cluster.client_url(node) for node in cluster.nodes if node.name != failure.node]
     asker = next((node for node in nodes if node.name != failure.node), nodes[0])
-    well = sorted(healthy(cluster, ctx.etcd.ask(asker, urls))) if urls else []
+    well = sorted(healthy(ctx.etcd.ask(asker, urls), expected(cluster))) if urls else []
     serving = f"{len(well)} of {len(cluster.nodes)} members serve" + (f" ({', '.join(well)})" if well else "")
     return Unhealthy(f"degraded: {serving}\n{failure.message}", hint=failure.hint)
 

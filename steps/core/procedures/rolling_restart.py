@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import PluginError, Refused, StepFailed, StepsError, Unhealthy
 from steps.core.base.hints import again, invoke
+from steps.core.base.problem import joined
 from steps.core.etcd import auth, flags, unit_text
 from steps.core.etcd.identity import vanished
 from steps.core.etcd.views import View
-from steps.core.health.gate import healthy, problems, wait_open
+from steps.core.health.gate import expected, healthy, problems, wait_open
 from steps.core.node.facts import UNIT_DIGEST, Look
 from steps.core.node.paths import unit_file
 from steps.core.node.service import start_script
@@ -39,7 +40,7 @@ def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
     if binary.digest != process.exe:
         return f"runs etcd {look.facts.running_version or '?'}, another binary is installed"
     if problem := unit_text.unreadable(cluster, node, look):
-        raise Refused(f"{node.name}: {problem}", hint=invoke("doctor"))
+        raise Refused(problem, node=node.name, hint=invoke("doctor"))
     installed = unit_text.command(cluster, unit.content)
     changed = flags.lasting(installed) ^ flags.lasting(process.argv)
     if changed:
@@ -96,7 +97,7 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
         raise Unhealthy(
             f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"fix that first: {invoke('doctor')}"
         )
-    well = healthy(ctx.serving, view)
+    well = healthy(view, expected(ctx.serving))
     if len(well) < cluster.quorum:
         _refuse_to_cut_off(ctx, nodes, view)
         _restart_together(ctx, order(cluster, nodes, reasons), reasons, tried)
@@ -133,7 +134,7 @@ def _refuse_to_cut_off(ctx: Context, nodes: Sequence[Node], view: View) -> None:
     mute = [node for node in nodes if cluster.client_url(cluster.node(node.name)) not in view.statuses]
     if led or any(ctx.look(node).unit.get("ActiveState") == "active" for node in mute):
         raise StepFailed(
-            f"no member was restarted, for the cluster is not healthy: {'; '.join(problems(cluster, view))}",
+            f"no member was restarted, for the cluster is not healthy: {joined(problems(view, expected(cluster)))}",
             hint=f"fix that first: {invoke('doctor')}",
         )
 
@@ -143,9 +144,9 @@ def _through_gate(ctx: Context, node: Node) -> View:
     view = ctx.etcd.ask(node)
     if refused := auth.refuses(ctx.cluster, node, view):
         raise refused
-    if wrong := problems(ctx.serving, view):
+    if wrong := problems(view, expected(ctx.serving)):
         raise StepFailed(
-            f"{node.name} was not restarted, for the cluster is not healthy: {'; '.join(wrong)}",
+            f"{node.name} was not restarted, for the cluster is not healthy: {joined(wrong)}",
             hint=f"fix that first: {invoke('doctor')}",
         )
     return view
@@ -189,7 +190,7 @@ def _runs_its_unit(ctx: Context, node: Node) -> None:
 def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
     """Refused where the members that stay cannot decide without this one."""
     cluster = ctx.serving
-    if len(healthy(cluster, view) - {node.name}) >= cluster.quorum:
+    if len(healthy(view, expected(cluster)) - {node.name}) >= cluster.quorum:
         return
     if ctx.accept_downtime:
         ctx.warn("restarted although the rest has no quorum: --accept-downtime", node)

@@ -126,4 +126,4 @@ def _write(ctx: Context, node: Node, text: str) -> None:
 def _run(ctx: Context, node: Node, script: str) -> None:
     result = ctx.sh(node, script, deadline=120)
     if not result.ok:
-        raise StepFailed(f"{node.name}: {result.err.strip()[-400:] or f'exit code {result.code}'}")
+        raise StepFailed(result.err.strip()[-400:] or f"exit code {result.code}", node=node.name)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from steps.core.base import versions
 from steps.core.base.errors import Refused
 from steps.core.base.hints import invoke
-from steps.core.health.gate import problems
+from steps.core.base.problem import Problem, joined
+from steps.core.health.gate import expected, problems
 from steps.core.node.wal_header import v2_left, v2_script
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from steps.core.node.facts import Look
 
 
-def refusals(ctx: Context, node: Node, look: Look) -> Iterator[str]:
+def refusals(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     """A lower version, a skipped minor, and 3.4 → 3.5 with auth on: refused before any binary is replaced."""
     # Data that no process has open was last written by what is installed.
     seen = look.facts.running_version or (look.facts.installed_version if look.member else None)
@@ -30,20 +31,22 @@ def refusals(ctx: Context, node: Node, look: Look) -> Iterator[str]:
     now, then = versions.minor(seen), versions.minor(wanted)
     if _still_old(ctx, node, now, then):
         ctx.warn(f"etcd {seen} -> {wanted}: back, which works while another member runs {wanted}", node)
-    elif problem := versions.step(seen, wanted):
-        yield problem
+    elif reason := versions.step(seen, wanted):
+        yield Problem("upgrade.step", reason, node=node.name)
     elif now == then:
         if versions.number(wanted) < versions.number(seen):
             ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
     elif look.process is None:
-        yield f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
+        said = f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
+        yield Problem("upgrade.stopped-member", said, node=node.name)
     elif (now, then) == ((3, 4), (3, 5)):
         yield from _auth(ctx, node)
     elif (now, then) == ((3, 6), (3, 7)) and v2_left(ctx.sh(node, v2_script(node)).out):
-        yield (
+        said = (
             f"etcd {wanted} would panic on what 3.5 has left in its WAL, which no snapshot covers yet. Keep {seen} and "
             "set [etcd.flags] snapshot-count = 10: members take one when they restart. Then take it out, and upgrade"
         )
+        yield Problem("upgrade.v2-entries", said, node=node.name)
 
 
 def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Minor) -> bool:
@@ -57,13 +60,15 @@ def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Min
     return any(version and versions.minor(version) == then for version in others)
 
 
-def _auth(ctx: Context, node: Node) -> Iterator[str]:
+def _auth(ctx: Context, node: Node) -> Iterator[Problem]:
     """Whether auth is on: an upgrade with it is refused, and one of which that is unknown."""
     auth = ctx.etcd.auth(node)
     if auth.on:
-        yield "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+        said = "auth is on, and 3.4 -> 3.5 with auth on can lose users' rights: turn it off for the upgrade"
+        yield Problem("upgrade.auth-on", said, node=node.name)
     elif auth.on is None:
-        yield f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {auth.why}"
+        said = f"whether auth is on is unknown, and 3.4 -> 3.5 is safe only without it: {auth.why}"
+        yield Problem("upgrade.auth-unknown", said, node=node.name)
 
 
 def secure(ctx: Context, nodes: Sequence[Node]) -> None:
@@ -84,14 +89,14 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     if not ahead:
         return
     view = ctx.etcd.ask(ahead[0])
-    wrong, too_old = problems(ctx.serving, view), _too_old(view, ctx.cluster.version)
+    wrong, too_old = problems(view, expected(ctx.serving)), _too_old(view, ctx.cluster.version)
     if wrong and not too_old and (saved := _begun(ctx, nodes)):
         ctx.say(f"goes on with an upgrade that has begun; its snapshot is {saved}")
         return
     wrong = wrong or too_old
     if wrong:
         raise Refused(
-            f"no upgrade to {ctx.cluster.version}, for the cluster is not ready for it: {'; '.join(wrong)}",
+            f"no upgrade to {ctx.cluster.version}, for the cluster is not ready for it: {joined(wrong)}",
             hint=f"fix that with the version that runs: {invoke('verify')}",
         )
     file = ctx.cluster.work / "snapshots" / f"before-{ctx.cluster.version}-{ctx.now()}.db"
@@ -104,11 +109,12 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
     ctx.change(f"snapshot of the data, as etcd {ctx.look(ahead[0]).facts.running_version or '?'} has it: {file}")
 
 
-def _too_old(view: View, wanted: str) -> list[str]:
+def _too_old(view: View, wanted: str) -> list[Problem]:
     """What keeps the members from following the new release, those outside the selection too."""
     seen = {status.version for status in view.statuses.values()}
     older = [version for version in sorted(seen) if versions.number(version) < versions.number(wanted)]
-    return [problem for version in older if (problem := versions.step(version, wanted))]
+    reasons = [versions.step(version, wanted) for version in older]
+    return [Problem("upgrade.member-too-old", reason) for reason in reasons if reason]
 
 
 def _begun(ctx: Context, nodes: Sequence[Node]) -> Path | None:

@@ -42,7 +42,10 @@ _PSEUDO = ("ext-info-s", "kex-strict-s-v00@openssh.com")  # no algorithms: what 
 
 
 def explain(error: Exception, attempt: Attempt, timeout: float) -> tuple[str, str]:
-    """Return what is wrong and what helps. `timeout`: [ssh] connect_timeout in seconds."""
+    """Return what is wrong and what helps. `timeout`: [ssh] connect_timeout in seconds.
+
+    Of a second factor the words go on from the host's name, which the caller puts in front.
+    """
     where = attempt.where
     if isinstance(error, SecondFactor):
         return _second_factor(error, attempt)
@@ -76,7 +79,7 @@ def _unreachable(error: Exception, where: str, timeout: float) -> tuple[str, str
 
 
 def _second_factor(error: SecondFactor, attempt: Attempt) -> tuple[str, str]:
-    message = f"{attempt.label} wants a second factor ({', '.join(error.methods)}) after the key"
+    message = f"wants a second factor ({', '.join(error.methods)}) after the key"
     match = f"Match User {attempt.user}, AuthenticationMethods publickey"
     return message, f"run it on a terminal, where it is asked for; or, on the host, in sshd_config: {match}"
 

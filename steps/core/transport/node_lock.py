@@ -73,4 +73,4 @@ def work_directory(lock: Path) -> str:
 def not_root(node: Node, uid: str) -> Refused:
     """Return the refusal of a login that is not root's."""
     hint = "set [ssh] sudo = true, or another [ssh] user"
-    return Refused(f"{node.name}: we are logged in as uid {uid}, not as root", hint=hint)
+    return Refused(f"we are logged in as uid {uid}, not as root", node=node.name, hint=hint)

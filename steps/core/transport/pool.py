@@ -184,7 +184,7 @@ class Hosts:
         uid = re.search(r", uid (\d+): the lock must lie", words)
         if self._cluster.systemd and uid and uid[1] != "0":
             return not_root(node, uid[1])
-        return Refused(f"{node.name}: {words}", hint="see who made that directory, and remove it")
+        return Refused(words, node=node.name, hint="see who made that directory, and remove it")
 
     def _unready(self, node: Node, words: str) -> Refused:
         if "locked by" in words:
@@ -196,23 +196,26 @@ class Hosts:
                     hint="give each node its own ip, or ssh = { host = … }",
                 )
             return Refused(
-                f"{node.name}: another run holds the lock: {holder}", hint=f"wait for it to end, then: {again()}"
+                f"another run holds the lock: {holder}", node=node.name, hint=f"wait for it to end, then: {again()}"
             )
         if "the lock must lie" in words:
             return self._not_ours(node, words)
         if LOCKS in words and "Permission denied" in words:
-            return Refused(f"{node.name}: we are not logged in as root", hint="set [ssh] sudo = true, or another user")
+            return Refused(
+                "we are not logged in as root", node=node.name, hint="set [ssh] sudo = true, or another user"
+            )
         if self._cluster.ssh.sudo and "sudo" in words:
             return self._no_sudo(node, words)
-        return Refused(f"{node.name}: no shell: {words}", hint="log in by hand and see what it says")
+        return Refused(f"no shell: {words}", node=node.name, hint="log in by hand and see what it says")
 
     def _no_sudo(self, node: Node, words: str) -> Refused:
         if "you must have a tty" in words:
             user = node.ssh.user or self._cluster.ssh.user or "USER"
             hint = f"on the host, in sudoers (visudo): Defaults:{user} !requiretty"
-            return Refused(f"{node.name}: its sudoers has requiretty: {words}", hint=hint)
+            return Refused(f"its sudoers has requiretty: {words}", node=node.name, hint=hint)
         return Refused(
-            f"{node.name}: sudo does not let us in: {words}",
+            f"sudo does not let us in: {words}",
+            node=node.name,
             hint=f"allow passwordless sudo, or give the password: {again('--prompt-for-sudo-password')}, "
             "or INVOKE_SUDO_PASSWORD in the environment",
         )

@@ -32,7 +32,14 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it raises wha
 
 
 class ConnectionRefused(Refused):
-    """A node cannot be reached or logged in to; nothing was changed."""
+    """A node cannot be reached or logged in to; nothing was changed.
+
+    `predicate`: the host is the subject of the message, which does not name it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", node: str = "", predicate: bool = False) -> None:
+        super().__init__(message, hint=hint, node=node, joint=" " if predicate else ": ")
+        self.predicate = predicate
 
 
 class _ChannelPipe:
@@ -106,7 +113,8 @@ class Ssh:
             return _ChannelPipe(connection, command), password
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionRefused(
-                f"{node.name}: its sshd opens no session: {error or type(error).__name__}",
+                f"its sshd opens no session: {error or type(error).__name__}",
+                node=node.name,
                 hint="log in by hand and see what it says",
             ) from error
 
@@ -202,7 +210,7 @@ class Ssh:
             for hop_connection in hops:
                 hop_connection.close()
             # Kept, so that not every node waits for the same deadline.
-            message = error.message.removeprefix("jump host ")
+            message = f"{hop.strip()} {error.message}" if error.predicate else error.message
             return ConnectionRefused(f"jump host: {message}", hint=error.hint)
         return hops[-1]
 
@@ -211,9 +219,9 @@ class Ssh:
             connection = self._new(node)
             self._opened(connection)
         except ConnectionRefused as error:
-            already = error.message.startswith(f"{node.name} ")
-            message = error.message if already else f"{node.name}: {error.message}"
-            raise ConnectionRefused(message, hint=error.hint) from error
+            raise ConnectionRefused(
+                error.message, hint=error.hint, node=node.name, predicate=error.predicate
+            ) from error
         return connection
 
     def _opened(self, connection: Connection) -> None:
@@ -229,7 +237,7 @@ class Ssh:
             refused = ConnectionRefused(str(error), hint="fix that line, or remove it")
         except (SecondFactor, Interrupted, EOFError, OSError, paramiko.SSHException) as error:
             message, hint = explain(error, attempt, self._cluster.ssh.connect_timeout)
-            refused = ConnectionRefused(message, hint=hint)
+            refused = ConnectionRefused(message, hint=hint, predicate=isinstance(error, SecondFactor))
             refused.__cause__ = error
         else:
             return
