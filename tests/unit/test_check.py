@@ -15,6 +15,7 @@ from views import CLUSTER, FINE
 
 from steps.certs import Certs, prune
 from steps.core.base.errors import NodeFailed, Refused
+from steps.core.base.problem import Problem
 from steps.core.config.model import Node
 from steps.core.health import tls_probe as check
 from steps.core.health.tls_probe import Found
@@ -101,7 +102,7 @@ def test_what_a_port_does_wrong(
 ) -> None:
     found = shaken(monkeypatch, over)
     (problem,) = found.problems
-    assert said in problem
+    assert said in problem.message
     assert found.rejected == ([problem] if rejected else [])
 
 
@@ -209,7 +210,8 @@ def rotate(
 ) -> list[list[str]]:
     """The batches that were swapped in."""
     monkeypatch.setattr(check, "check", lambda _ctx, node: ctx.found.get(node.name, Found()))
-    monkeypatch.setattr("steps.certs.problems", lambda _cluster, _view: list(problems))
+    found = [Problem("gate.unhealthy", said) for said in problems]
+    monkeypatch.setattr("steps.certs.problems", lambda _view, _members: found)
     step, done = Certs(), []
     for batch in step.batches(CLUSTER, changing, ctx):  # type: ignore[arg-type]  # a stand-in
         done.append([node.name for node in batch])
@@ -220,7 +222,8 @@ def rotate(
     return done
 
 
-REJECTED = Found(["peer port 2380 does not take its certificate"], ["peer port 2380 does not take its certificate"])
+NOT_TAKEN = Problem("tls.not-taken", "peer port 2380 does not take its certificate")
+REJECTED = Found([NOT_TAKEN], [NOT_TAKEN])
 NAMES = [node.name for node in CLUSTER.nodes]
 
 
@@ -238,7 +241,8 @@ def test_a_run_after_one_that_stopped_goes_no_further(monkeypatch: pytest.Monkey
 
 
 def test_a_member_that_hangs_does_not_keep_the_others_from_a_new_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs = Found(["client port 2379 does not take its certificate: it does not answer"])
+    said = "client port 2379 does not take its certificate: it does not answer"
+    hangs = Found([Problem("tls.not-taken", said)])
     ctx = Ctx(NAMES, {"etcd-1": hangs})
     assert len(rotate(monkeypatch, ctx, CLUSTER.nodes, ["etcd-1 does not answer"])) == 3
     with pytest.raises(NodeFailed, match="it does not answer"):  # but on a healthy cluster one that hangs is new

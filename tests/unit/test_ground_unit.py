@@ -32,7 +32,7 @@ def found(cluster: Cluster, says: str | None = "", **seen_there: Any) -> list[st
         return Result(0, says, "")
 
     ctx: Any = SimpleNamespace(cluster=cluster, sh=sh)
-    return [*ground.problems(ctx, cluster.nodes[0], seen(cluster, **seen_there))]
+    return [problem.message for problem in ground.problems(ctx, cluster.nodes[0], seen(cluster, **seen_there))]
 
 
 def spaces(cluster: Cluster, **changes: Space) -> dict[str, Space]:
@@ -104,9 +104,10 @@ def test_closed_under_plain_processes_or_root_with_all_rights_is_not_asked() -> 
 def test_closed_that_cannot_be_asked_is_said_as_unknown() -> None:
     cluster = on_hosts()
     ctx: Any = SimpleNamespace(cluster=cluster, sh=lambda *_: Result(127, "", "setpriv: not found"))
-    (said,) = ground.closed(ctx, cluster.nodes[0], seen(cluster, entries=way(0o700, "/data")))
+    (problem,) = ground.closed(ctx, cluster.nodes[0], seen(cluster, entries=way(0o700, "/data")))
+    assert problem.code == "ground.closed-unknown"
     assert (
-        said
+        problem.message
         == "whether etcd may enter /data/etcd, /data/etcd/data, /data/etcd/wal, /etc/etcd/cert cannot be found out: "
         "setpriv: not found"
     )
@@ -231,12 +232,13 @@ def test_hosts_file_that_cannot_be_replaced_is_refused_where_it_would_change(
 
 def test_hosts_file_that_is_a_mount_is_warned_of_where_it_would_change() -> None:
     cluster = on_hosts()
-    (said,) = ground.written_in_place(cluster, seen(cluster, facts={"hosts_is_mount": True}))
-    assert said.startswith("/etc/hosts is a mount of its own")
+    node = cluster.nodes[0]
+    (problem,) = ground.written_in_place(cluster, node, seen(cluster, facts={"hosts_is_mount": True}))
+    assert problem.message.startswith("/etc/hosts is a mount of its own")
     assert [
-        *ground.written_in_place(cluster, seen(cluster, facts={"hosts_is_mount": True}, entries={HOSTS: NAMES}))
+        *ground.written_in_place(cluster, node, seen(cluster, facts={"hosts_is_mount": True}, entries={HOSTS: NAMES}))
     ] == []
-    assert [*ground.written_in_place(cluster, seen(cluster))] == []
+    assert [*ground.written_in_place(cluster, node, seen(cluster))] == []
 
 
 def looked(cluster: Cluster, before: str = "") -> Look:

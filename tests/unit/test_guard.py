@@ -184,7 +184,7 @@ def test_planted_link_is_one_that_another_user_could_put_there() -> None:
 )
 def test_changeable_is_what_another_user_may_write(entry: Entry, sole: bool) -> None:  # noqa: FBT001
     found = list(trust.changeable(Look({"/": DIRECTORY(), "/opt": entry}, NodeFacts()), "/opt/etcd"))
-    assert found == ([] if sole else [f"/opt ({entry.owner}:{entry.group}, mode {entry.mode:04o})"])
+    assert found == ([] if sole else [("/opt", f"{entry.owner}:{entry.group}, mode {entry.mode:04o}")])
 
 
 def on(ground: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from views import CLUSTER, FINE, URLS, status
 
 from steps.core.base.errors import NodeFailed, Refused, Unhealthy
 from steps.core.base.hints import Hints, invoke
+from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster, Node
 from steps.core.context.etcd_client import EtcdClient
 from steps.core.etcd.client import own_urls
@@ -149,37 +150,51 @@ def test_gather_where_auth_refuses_the_write_is_unknown(asking: Callable[..., Ct
     assert found.unknown[0].startswith("auth is on, and etcd-1's certificate (CN=etcd-1) is no user with role root")
 
 
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
+WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing can be written": (
+        "health.write-failed",
         {"says": {"etcd-1": replace(own(FIRST, SPOKEN), written="etcdserver: no space")}},
         "a write and a read through etcd-1 failed: etcdserver: no space",
     ),
     "other data": (
+        "health.different-data",
         {"says": {"etcd-1": replace(own(FIRST, SPOKEN), hashes={URLS[0]: 7, URLS[1]: 8, URLS[2]: 7})}},
         "members hold different data at one revision: ",
     ),
     "a listener is gone": (
+        "health.listener-silent",
         {"says": {"etcd-2": replace(own(SECOND, FINE), health={URLS[1]: "", LOOPBACK: "connection refused"})}},
         f"etcd-2 does not answer at {LOOPBACK}: connection refused",
     ),
-    "nobody there": ({"says": {"etcd-2": Refused("etcd-2: no route to host")}}, "etcd-2: no route to host"),
+    "nobody there": (
+        "health.unreachable",
+        {"says": {"etcd-2": Refused("no route to host", node="etcd-2")}},
+        "etcd-2: no route to host",
+    ),
     "a foreign cluster": (
+        "health.foreign-cluster",
         {"says": {"etcd-2": replace(own(SECOND, FINE), statuses={URLS[1]: status(1, cluster_id="ee")})}},
         "a foreign cluster answers: its ID is ee, this one's is ff",
     ),
-    "a port": ({"found": {"etcd-3": Found(["peer port 2380: it closes"])}}, "etcd-3: peer port 2380: it closes"),
+    "a port": (
+        "tls.not-taken",
+        {"found": {"etcd-3": Found([Problem("tls.not-taken", "peer port 2380: it closes")])}},
+        "etcd-3: peer port 2380: it closes",
+    ),
     "expired": (
+        "health.certificate-expired",
         {"found": {"etcd-2": Found(not_after=datetime(2020, 1, 2, tzinfo=timezone.utc))}},
         "etcd-2: its certificate expired on 2020-01-02: invoke certs --node etcd-2",
     ),
 }
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_a_problem(asking: Callable[..., Ctx], given: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("code", "given", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_a_problem(asking: Callable[..., Ctx], code: str, given: dict[str, Any], said: str) -> None:
     ctx = asking(**given)
     problems = health.gather(ctx, CLUSTER.nodes, thorough=True).problems  # type: ignore[arg-type]  # a stand-in
-    assert [problem for problem in problems if Hints().shown(problem).startswith(said)], problems
+    (line,) = (Hints().shown(str(problem)) for problem in problems if problem.code == code)
+    assert line.startswith(said)
 
 
 def test_a_certificate_that_is_due_is_warned_of(asking: Callable[..., Ctx], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +243,7 @@ def verified(ctx: Ctx) -> tuple[str, dict[str, Any]]:
 def test_the_step_says_what_it_found(asking: Callable[..., Ctx]) -> None:
     message, told = verified(asking())
     assert (message, told["healthy"], len(told["members"])) == ("", True, 3)
-    message, told = verified(asking(WRONG["a listener is gone"][0]["says"]))
+    message, told = verified(asking(WRONG["a listener is gone"][1]["says"]))
     assert told["healthy"] is False
     assert message.startswith("the cluster is not healthy: degraded, it has a quorum\n  etcd-2 does not answer")
 
@@ -242,11 +257,17 @@ def test_a_plugins_check_that_fails_hides_nothing(asking: Callable[..., Ctx]) ->
             raise NodeFailed("etcd-1", "plugin sysctl: lost")
         return "is not set"
 
-    ctx = asking({"etcd-2": Refused("etcd-2: no route to host")}, checks=[SimpleNamespace(name="sysctl", run=run)])
+    ctx = asking(
+        {"etcd-2": Refused("no route to host", node="etcd-2")},
+        checks=[SimpleNamespace(name="sysctl", run=run, plugin="kernel")],
+    )
     message, told = verified(ctx)
     lines = [line.strip() for line in message.splitlines()]
     assert {"etcd-2: no route to host", "not checked: etcd-1: plugin sysctl: lost", "etcd-3: sysctl: is not set"} <= {
         *lines
     }
     assert len(met) == 2  # nobody asks a node that is not there
-    assert told["problems"] + [f"not checked: {line}" for line in told["unknown"]] == lines[1:]
+    assert "plugin.kernel" in {problem["code"] for problem in told["problems"]}
+    assert [problem["text"] for problem in told["problems"]] + [
+        f"not checked: {line}" for line in told["unknown"]
+    ] == lines[1:]

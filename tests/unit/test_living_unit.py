@@ -12,9 +12,10 @@ from clusters import on_hosts, seen
 from views import CLUSTER, FINE, member
 
 from steps.core.base.hints import etcdctl, invoke
+from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster
 from steps.core.etcd import flags, living
-from steps.core.etcd.living import Move, Problem
+from steps.core.etcd.living import Move
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Entry, Look, Process
 from steps.core.node.paths import unit_file
@@ -53,7 +54,7 @@ def compared(cluster: Cluster, look: Look, members: tuple[Member, ...] | None = 
 
 
 def kinds(problems: list[Problem]) -> list[tuple[str, str]]:
-    return [(problem.kind, problem.node) for problem in problems]
+    return [(problem.code, problem.node) for problem in problems]
 
 
 def test_differences_of_an_unedited_file_are_none() -> None:
@@ -65,13 +66,13 @@ def test_differences_of_an_unedited_file_are_none() -> None:
 
 
 EDITS: dict[str, tuple[Cluster, list[tuple[str, str]]]] = {
-    "another ip": (edited(ip="10.0.0.9"), [("peer-url", "etcd-1")]),
-    "another peer port": (edited(peer_port=12380), [("peer-url", "etcd-1")]),
+    "another ip": (edited(ip="10.0.0.9"), [("living.peer-url", "etcd-1")]),
+    "another peer port": (edited(peer_port=12380), [("living.peer-url", "etcd-1")]),
     "another client port": (edited(client_port=12379), []),
-    "another name": (edited(name="db-1"), [("name", "db-1")]),
-    "no TLS": (on_hosts("[tls]\nenabled = false\n"), [("scheme", "etcd-1")]),
-    "root": (on_hosts('[hosts]\nrun_as = "root"\n'), [("user", "etcd-1")]),
-    "a node less": (replace(CLUSTER, nodes=CLUSTER.nodes[:2]), [("unlisted", "etcd-3")]),
+    "another name": (edited(name="db-1"), [("living.name", "db-1")]),
+    "no TLS": (on_hosts("[tls]\nenabled = false\n"), [("living.scheme", "etcd-1")]),
+    "root": (on_hosts('[hosts]\nrun_as = "root"\n'), [("living.user", "etcd-1")]),
+    "a node less": (replace(CLUSTER, nodes=CLUSTER.nodes[:2]), [("living.unlisted", "etcd-3")]),
 }
 
 
@@ -79,12 +80,12 @@ EDITS: dict[str, tuple[Cluster, list[tuple[str, str]]]] = {
 def test_differences_of_an_edit_on_a_living_member_are_named(cluster: Cluster, said: list[tuple[str, str]]) -> None:
     found = compared(cluster, lives())
     assert list(dict.fromkeys(kinds(found)))[: len(said) or 1] == said
-    assert all(problem.way for problem in found)
+    assert all(problem.hint for problem in found)
 
 
 @pytest.mark.parametrize("edit", [{"ip": "10.0.0.9"}, {"peer_port": 12380}, {"name": "db-1"}])
 def test_differences_of_a_stopped_cluster_are_read_from_the_unit(edit: dict[str, Any]) -> None:
-    kind = "name" if "name" in edit else "peer-url"
+    kind = "living.name" if "name" in edit else "living.peer-url"
     assert kinds(compared(edited(**edit), stopped(), None)) == [(kind, edit.get("name", "etcd-1"))]
 
 
@@ -93,22 +94,22 @@ def test_differences_of_a_stopped_member_whose_address_was_updated_are_none() ->
     updated = (member(0, peer_urls=("https://10.0.0.9:2380",)), *MEMBERS[1:])
     assert compared(cluster, stopped(), updated) == []
     (found,) = compared(cluster, lives(), updated)
-    assert found.kind == "peer-url"
-    assert not any("member update" in line for line in found.way)
+    assert found.code == "living.peer-url"
+    assert not any("member update" in line for line in found.hint.split("\n"))
 
 
 def test_way_of_an_address_names_the_members_id() -> None:
     (found,) = compared(edited(ip="10.0.0.9"), lives())
     update = etcdctl(CLUSTER.work, "member update a1 --peer-urls=https://10.0.0.9:2380")
-    assert update in found.way
-    assert found.way[1] == invoke("stop --node etcd-1")
-    assert found.way[-1] == "then the next member's in etcd.toml, and the same for it"
+    assert update in found.hint.split("\n")
+    assert found.hint.split("\n")[1] == invoke("stop --node etcd-1")
+    assert found.hint.split("\n")[-1] == "then the next member's in etcd.toml, and the same for it"
 
 
 def test_unlisted_member_is_shown_with_its_table() -> None:
     (found,) = compared(replace(CLUSTER, nodes=CLUSTER.nodes[:2]), lives())
-    assert 'name = "etcd-3"  ip = "10.0.0.3"' in found.way[0]
-    assert etcdctl(CLUSTER.work, "member remove c3") in found.way
+    assert 'name = "etcd-3"  ip = "10.0.0.3"' in found.hint.split("\n")[0]
+    assert etcdctl(CLUSTER.work, "member remove c3") in found.hint.split("\n")
 
 
 def test_installed_options_are_the_units() -> None:
@@ -120,12 +121,12 @@ FOUR = on_hosts(count=4)
 NEW = FOUR.nodes[3]
 LISTED = member(2, id="d4", name="", peer_urls=(FOUR.peer_url(NEW),), client_urls=())
 OF_THE_FOURTH: dict[str, tuple[Look, tuple[Member, ...], bool, list[str]]] = {
-    "new": (seen(FOUR), MEMBERS, True, ["new"]),
+    "new": (seen(FOUR), MEMBERS, True, ["living.new"]),
     "new, and nothing is started": (seen(FOUR), MEMBERS, False, []),
-    "added, never started": (seen(FOUR), (*MEMBERS, LISTED), True, ["unstarted"]),
+    "added, never started": (seen(FOUR), (*MEMBERS, LISTED), True, ["living.unstarted"]),
     "added, and nothing is started": (seen(FOUR), (*MEMBERS, LISTED), False, []),
-    "removed": (seen(FOUR, member=True, wal=True), MEMBERS, True, ["removed"]),
-    "removed, and nothing is started": (seen(FOUR, member=True, wal=True), MEMBERS, False, ["removed"]),
+    "removed": (seen(FOUR, member=True, wal=True), MEMBERS, True, ["living.removed"]),
+    "removed, and nothing is started": (seen(FOUR, member=True, wal=True), MEMBERS, False, ["living.removed"]),
 }
 
 
@@ -137,7 +138,7 @@ def test_membership_of_a_fourth_node(
     said: list[str],
 ) -> None:
     looks = {node.name: lives() for node in CLUSTER.nodes} | {NEW.name: look}
-    assert [problem.kind for problem in living.membership(FOUR, looks, members, starts=starts)] == said
+    assert [problem.code for problem in living.membership(FOUR, looks, members, starts=starts)] == said
 
 
 def test_published_are_nodes_with_a_member_that_has_served() -> None:
@@ -199,22 +200,22 @@ def test_moves_are_read_from_what_lives_or_is_installed(look: Look, moves: list[
 def test_differences_where_the_data_is_not_seen_are_a_problem() -> None:
     look = lives(("etcd", "--config-file=/etc/etcd.yml"))
     assert living.moves(CLUSTER, FIRST, look) == []
-    assert ("unseen-data", "etcd-1") in kinds(compared(CLUSTER, look))
+    assert ("living.unseen-data", "etcd-1") in kinds(compared(CLUSTER, look))
 
 
 STATES = [
-    ("old", True, "data"),
-    ("both", True, "data"),
-    ("none", True, "data"),
-    ("new", True, "data"),
+    ("old", True, "living.data-elsewhere"),
+    ("both", True, "living.data-elsewhere"),
+    ("none", True, "living.data-elsewhere"),
+    ("new", True, "living.data-elsewhere"),
     ("same", True, None),
-    ("old", False, "data"),
-    ("both", False, "data-twice"),
+    ("old", False, "living.data-elsewhere"),
+    ("both", False, "living.data-twice"),
     ("new", False, None),
     ("none", False, None),
     ("same", False, None),
-    ("", False, "data"),
-    ("", True, "data"),
+    ("", False, "living.data-elsewhere"),
+    ("", True, "living.data-elsewhere"),
 ]
 
 
@@ -222,17 +223,17 @@ STATES = [
 def test_moved_directory_is_a_problem_while_it_would_be_left_behind(state: str, alive: bool, kind: str | None) -> None:  # noqa: FBT001  columns
     move = Move("data", "/old", DATA, living=alive)
     found = list(living.moved(CLUSTER, FIRST, [move], {"data": state}))
-    assert [problem.kind for problem in found] == ([kind] if kind else [])
-    if kind == "data":
-        assert "mv -T /old /data/etcd/data" in found[0].way[1]
-        assert found[0].way[0] == invoke("stop --node etcd-1")
-        assert found[0].way[-1] == 'or leave the data where it is: [paths] data = "/old"'
+    assert [problem.code for problem in found] == ([kind] if kind else [])
+    if kind == "living.data-elsewhere":
+        assert "mv -T /old /data/etcd/data" in found[0].hint.split("\n")[1]
+        assert found[0].hint.split("\n")[0] == invoke("stop --node etcd-1")
+        assert found[0].hint.split("\n")[-1] == 'or leave the data where it is: [paths] data = "/old"'
 
 
 def test_way_of_a_single_member_confirms_its_stop() -> None:
     cluster = on_hosts(count=1)
     (found,) = living.moved(cluster, cluster.nodes[0], [Move("wal", "/old", WAL, living=True)], {"wal": "old"})
-    assert found.way[0] == invoke("stop --node etcd-1 --yes demo")
+    assert found.hint.split("\n")[0] == invoke("stop --node etcd-1 --yes demo")
 
 
 def test_moves_script_says_where_data_is(tmp_path: Path) -> None:
@@ -281,5 +282,7 @@ def test_options_are_read_as_go_reads_them() -> None:
 
 
 def test_lines_show_each_way_once() -> None:
-    problems = [Problem("data", name, f"{name} moved", ("do",)) for name in ("etcd-1", "etcd-2")]
+    problems = [
+        Problem("living.data-elsewhere", f"{name} moved", hint="do", node=name) for name in ("etcd-1", "etcd-2")
+    ]
     assert living.lines(problems) == ["etcd-1: etcd-1 moved", "etcd-2: etcd-2 moved", "    do"]

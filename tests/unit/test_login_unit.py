@@ -268,7 +268,7 @@ def test_a_second_factor_without_a_terminal_is_refused(home: Path) -> None:
         with pytest.raises(SecondFactor) as caught:
             tried.authenticate(transport)
     message, hint = explain(caught.value, tried, 10)
-    assert message == "etcd-1 wants a second factor (keyboard-interactive) after the key"
+    assert message == "wants a second factor (keyboard-interactive) after the key"
     assert "terminal" in hint
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from journal import STARTING, entry, zap
 
 from steps.core.etcd.logs import last_start, read, telling
-from steps.core.health.gate import of
 from steps.core.node.service import START
 
 PANIC = "panic: rename /data/etcd/wal.tmp /data/etcd/wal: device or resource busy"
@@ -79,10 +78,3 @@ def test_telling_is_what_ended_it() -> None:
     lines = read("\n".join([entry(step, systemd=True), *(entry(f"etcd.service: {n}", systemd=True) for n in "abcd")]))
     assert telling(lines) == [step]
     assert telling(read("1\n2\n3\n4"), otherwise=3) == ["2", "3", "4"]
-
-
-def test_of_a_name_that_begins_like_another() -> None:
-    assert of("etcd-1", "etcd-1 does not answer")
-    assert of("etcd-1", "etcd-1: its certificate expired")
-    assert not of("etcd-1", "etcd-10 does not answer")
-    assert not of("etcd-1", "etcd-1.example.com: down")

@@ -161,14 +161,15 @@ def test_reset_takes_the_guard_away_where_the_whole_cluster_ends(
 def test_empty_member_with_a_guarded_unit_is_refused_without_a_known_id(cluster: Cluster) -> None:
     node, bare = cluster.nodes[0], desired(cluster)
 
-    def problems(text: str, **more: Any) -> list[str]:
+    def codes(text: str, **more: Any) -> list[str]:
         entries = {unit_file(cluster, node): Entry("file", content=text)}
-        return list(vanished_data(cluster, node, seen(cluster, entries=entries, **more)))
+        found = vanished_data(cluster, node, seen(cluster, entries=entries, **more))
+        return [problem.code for problem in found]
 
     guarded = unit_text.guarded(cluster, node, bare)
-    assert "no member's data in" in problems(guarded)[0]
-    assert problems(guarded, member=True, wal=True) == []
-    assert problems(bare) == []
+    assert codes(guarded) == ["node.data-missing"]
+    assert codes(guarded, member=True, wal=True) == []
+    assert codes(bare) == []
 
 
 # -- what ran before ----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from steps.verify import Verify
 __all__ = ["asking"]
 
 THIRD = CLUSTER.nodes[2]
-NO_LOGIN = {node.name: Refused(f"{node.name}: root refused the login", hint="check [ssh]") for node in CLUSTER.nodes}
+NO_LOGIN = {node.name: Refused("root refused the login", node=node.name, hint="check [ssh]") for node in CLUSTER.nodes}
 SILENT = View(health={URLS[2]: "connection refused"}, errors={"members": "no answer"})
 
 
