@@ -18,11 +18,8 @@ from typing import Any
 
 from steps.api import CARequest, CertBackend, CertificateError, Cluster, LeafProfile, StepFailed, hookimpl, invoke
 
-CLIENT = "etcd-client"
 FETCH_DEADLINE = 300  # seconds
-AUTH = ["server auth", "client auth"]
 BACKDATE = 300  # seconds by which cfssl's certificates begin in the past
-RSA_USAGE = "key encipherment"  # only with an RSA key something is encrypted for it (RFC 8813)
 
 
 @hookimpl
@@ -35,9 +32,7 @@ class Cfssl:
 
     def __init__(self, cluster: Cluster) -> None:
         self._options = cluster.tls.cfssl
-        self._days = cluster.tls.leaf_days
-        # "signing" is digitalSignature.
-        self._usages = ["signing", *([RSA_USAGE] if cluster.tls.key.startswith("rsa") else []), *AUTH]
+        self._cluster = cluster
         self._suite = cluster.release.suite
         self._work = cluster.work
         self._dir: Path | None = None
@@ -88,7 +83,7 @@ class Cfssl:
         return _field(answer, "cert", profile.name).encode()
 
     def _create(self, request: CARequest) -> None:
-        from steps.api import private_directory, replace
+        from steps.api import cfssl_policy, private_directory, replace
 
         kind, _, size = request.key.partition(":")
         csr = {
@@ -101,18 +96,11 @@ class Cfssl:
         private_directory(request.dir)
         replace(request.dir / "ca-csr.json", _json(csr), mode=0o644)
         if not (request.dir / "ca-config.json").exists():
-            replace(request.dir / "ca-config.json", _json(self._default_policy()), mode=0o644)
+            replace(request.dir / "ca-config.json", _json(cfssl_policy.policy(self._cluster)), mode=0o644)
         answer = self._cfssl("gencert", "-initca", request.dir / "ca-csr.json", what="CA")
         cert, key = (_field(answer, name, "CA").encode() for name in ("cert", "key"))
         replace(request.dir / "ca-key.pem", key)
         replace(request.dir / "ca.pem", cert, mode=0o644)
-
-    def _default_policy(self) -> dict[str, Any]:
-        expiry = f"{self._days * 24}h"
-        client = [usage for usage in self._usages if usage != "server auth"]
-        profiles = {self._options.profile: {"usages": self._usages, "expiry": expiry}}
-        profiles[CLIENT] = {"usages": client, "expiry": expiry}
-        return {"signing": {"default": {"expiry": expiry}, "profiles": profiles}}
 
     def _policy(self, profile: LeafProfile, ca_ends: datetime) -> tuple[str, dict[str, Any]]:
         """The profile's name, and ca-config.json with the lifetime that was asked for, never beyond the CA's.
@@ -120,11 +108,14 @@ class Cfssl:
         cfssl takes its default for a profile that it does not know, silently: so the names are compared here. An
         adopted CA may lack the client's: members' usages are accepted for clients, with the validator's warning.
         """
+        from steps.api import cfssl_policy
+
         assert self._dir is not None  # noqa: S101  sign() has asked
         file = self._dir / "ca-config.json"
-        policy = json.loads(file.read_text()) if file.exists() else self._default_policy()
+        policy = json.loads(file.read_text()) if file.exists() else cfssl_policy.policy(self._cluster)
         profiles = policy.get("signing", {}).get("profiles", {})
-        name = CLIENT if profile.kind == "client" and CLIENT in profiles else self._options.profile
+        client = profile.kind == "client" and cfssl_policy.CLIENT in profiles
+        name = cfssl_policy.CLIENT if client else self._options.profile
         if name not in profiles:
             known = ", ".join(profiles) or "none"
             raise StepFailed(
@@ -135,8 +126,8 @@ class Cfssl:
             raise CertificateError(str(self._dir / "ca.pem"), [f"the CA expired on {ca_ends:%Y-%m-%d}"])
         chosen = profiles[name]
         chosen["expiry"] = f"{min(profile.days * 86400, left)}s"
-        if RSA_USAGE not in self._usages and isinstance(chosen.get("usages"), list):  # written for another key
-            chosen["usages"] = [usage for usage in chosen["usages"] if usage != RSA_USAGE]
+        if not cfssl_policy.rsa(self._cluster) and isinstance(chosen.get("usages"), list):  # written for another key
+            chosen["usages"] = [usage for usage in chosen["usages"] if usage != cfssl_policy.RSA_USAGE]
         return name, policy
 
     def _cfssl(self, *words: str | Path, what: str, stdin: str | None = None) -> Mapping[str, Any]:

@@ -59,12 +59,10 @@ class Csr:
         self._dir: Path | None = None
 
     def ca(self, request: CARequest) -> bytes:
+        from steps.api import configured_ca
+
         self._dir = request.dir
-        try:
-            return self._ca_file.read_bytes()
-        except OSError as error:
-            hint = "save the authority's certificate there, PEM"
-            raise StepFailed(f"[tls] ca_file {self._ca_file}: {error.strerror}", hint=hint) from error
+        return configured_ca(self._ca_file)
 
     def sign(self, csr: bytes, profile: LeafProfile) -> bytes:
         """The certificate that lies there. Raises Pending where none does, or only one for an older request."""

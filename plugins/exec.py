@@ -31,12 +31,10 @@ class Exec:
         self._argv, self._ca_file, self._timeout = argv, ca_file, timeout
 
     def ca(self, request: CARequest) -> bytes:
+        from steps.api import configured_ca
+
         del request
-        try:
-            return self._ca_file.read_bytes()
-        except OSError as error:
-            hint = "save the CA's certificate there, PEM"
-            raise StepFailed(f"[tls] ca_file {self._ca_file}: {error.strerror}", hint=hint) from error
+        return configured_ca(self._ca_file)
 
     def sign(self, csr: bytes, profile: LeafProfile) -> bytes:
         """What the program prints. Its stderr is shown where it fails, its stdout never."""

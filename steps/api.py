@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from steps.core.release.binaries import own_arch, run
     from steps.core.release.releases import TarballRelease
     from steps.core.release.web import download
-    from steps.core.tls import pki
-    from steps.core.tls.authority import shared_ca
+    from steps.core.tls import cfssl_policy, pki
+    from steps.core.tls.authority import configured_ca, shared_ca
     from steps.core.tls.store import Store
     from steps.core.transport.shell_session import Result
 
 _LATER = {
     "Context": "steps.core.context.context",
     "Look": "steps.core.node.facts",
+    "configured_ca": "steps.core.tls.authority",
     "Result": "steps.core.transport.shell_session",
     "Store": "steps.core.tls.store",
     "TarballRelease": "steps.core.release.releases",
@@ -54,7 +55,11 @@ _LATER = {
     "shared_ca": "steps.core.tls.authority",
     "unpacked": "steps.builtin.debian",
 }
-_MODULES = {"pki": "steps.core.tls.pki", "tarball": "steps.core.release.tarball"}
+_MODULES = {
+    "cfssl_policy": "steps.core.tls.cfssl_policy",
+    "pki": "steps.core.tls.pki",
+    "tarball": "steps.core.release.tarball",
+}
 
 __all__ = [
     "NO_HOST",
@@ -89,6 +94,8 @@ __all__ = [
     "TarballRelease",
     "Unhealthy",
     "User",
+    "cfssl_policy",
+    "configured_ca",
     "download",
     "hookimpl",
     "invoke",

@@ -7,13 +7,13 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from steps.core.base.errors import StepsError
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
 from steps.core.etcd.identity import CLUSTER_ID
 from steps.core.etcd.unit_text import unguard_script
 from steps.core.node.guard import ENTER
 from steps.core.node.service import disable_script, stop_script
+from steps.core.procedures.scripts import end
 
 if TYPE_CHECKING:
     from steps.core.config.model import Cluster, Node
@@ -27,20 +27,16 @@ def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry:
         confirmed(cluster, yes, f"ends the members {', '.join(each.name for each in nodes)} of {cluster.name}")
-    ctx.reach(nodes)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     ends = len(nodes) == len(cluster.nodes)
-
-    def end(each: Node) -> None:
-        if ctx.dry:
-            ctx.change("will be stopped and disabled, its data renamed", each)
-            return
-        result = ctx.sh(each, reset_script(cluster, each, stamp, ends=ends), deadline=150)
-        if not result.ok:
-            raise StepsError(f"{each.name}: reset: {result.err.strip()}")
-        ctx.change(f"stopped; data renamed to *.old-{stamp}", each)
-
-    ctx.each(nodes, end)
+    end(
+        ctx,
+        nodes,
+        "reset",
+        lambda each: reset_script(cluster, each, stamp, ends=ends),
+        plan="will be stopped and disabled, its data renamed",
+        done=f"stopped; data renamed to *.old-{stamp}",
+    )
     if not ctx.dry and ends:
         (cluster.work / CLUSTER_ID).unlink(missing_ok=True)
 

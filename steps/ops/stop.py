@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from steps.core.base.errors import StepsError
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
 from steps.core.health.gate import expected, healthy
 from steps.core.node.service import stop_script
+from steps.core.procedures.scripts import end
 
 if TYPE_CHECKING:
     from steps.core.config.model import Node
@@ -24,18 +24,7 @@ def stop(c: Any, node: list[str] | None = None, yes: str = "") -> None:
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):
         confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
-    ctx.reach(nodes)
-
-    def halt(each: Any) -> None:
-        if ctx.dry:
-            ctx.change("will be stopped", each)
-            return
-        result = ctx.sh(each, stop_script(cluster, each), deadline=150)
-        if not result.ok:
-            raise StepsError(f"{each.name}: stop: {result.err.strip()}")
-        ctx.change("stopped", each)
-
-    ctx.each(nodes, halt)
+    end(ctx, nodes, "stop", lambda each: stop_script(cluster, each), plan="will be stopped", done="stopped")
 
 
 def takes_quorum(ctx: Context, nodes: Sequence[Node]) -> bool:

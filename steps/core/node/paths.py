@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from steps.core.config.model import Cluster, Node
 from steps.core.node.resources import Block, Directory, File, Promise
+from steps.core.tls import cfssl_policy
 
 HOSTS = "/etc/hosts"
 PROCESS_UNIT = "etcd.sh"  # what starts a member that is a plain process
@@ -48,12 +48,4 @@ def ca_key_files(cluster: Cluster, node: Node) -> Iterator[File]:
     if key.exists() or not (home / "ca.pem").exists():
         content = key.read_bytes() if key.exists() else Promise("the CA's private key")
         yield File(f"{node.paths.cert}/ca-key.pem", content, 0o600, secret=True)
-    yield File(f"{node.paths.cert}/ca-config.json", ca_config(cluster))
-
-
-def ca_config(cluster: Cluster) -> str:
-    """cfssl's ca-config.json, with the how-to's profile."""
-    hours = f"{cluster.tls.leaf_days * 24}h"
-    usages = ["signing", "key encipherment", "server auth", "client auth"]
-    profiles = {cluster.tls.cfssl.profile: {"usages": usages, "expiry": hours}}
-    return json.dumps({"signing": {"default": {"expiry": hours}, "profiles": profiles}}, indent=2) + "\n"
+    yield File(f"{node.paths.cert}/ca-config.json", cfssl_policy.text(cfssl_policy.policy(cluster)))

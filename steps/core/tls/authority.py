@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
+from pathlib import Path
 
-from steps.core.base.errors import CertificateError, Refused
+from steps.core.base.errors import CertificateError, Refused, StepFailed
 from steps.core.base.files import replace, sync
 from steps.core.config.model import Cluster
 from steps.core.tls import pki
@@ -78,6 +79,19 @@ class Authority:
         file = pair.directory / SIGNER if pair else None
         signer = file.read_text().strip() if file and file.exists() else self._tls.backend
         return f"signed by {signer}, the backend is {self._tls.backend} now" if signer != self._tls.backend else None
+
+
+def configured_ca(file: Path) -> bytes:
+    """Return the CA certificate(s) in `[tls] ca_file`, PEM, for a backend whose CA is kept elsewhere.
+
+    Raises StepFailed where the file cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StepFailed(
+            f"[tls] ca_file {file}: {error.strerror}", hint="save the CA's certificate there, PEM"
+        ) from error
 
 
 def shared_ca(request: CARequest) -> bytes | None:
