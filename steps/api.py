@@ -21,6 +21,7 @@ from steps.core.base.errors import (
 )
 from steps.core.base.files import private_directory, replace
 from steps.core.base.hints import invoke
+from steps.core.base.option import Option
 from steps.core.config.model import Cluster, Node
 from steps.core.context.context import Check
 from steps.core.extensions.hookspecs import hookimpl
@@ -76,6 +77,7 @@ __all__ = [
     "LeafProfile",
     "Look",
     "Node",
+    "Option",
     "Pending",
     "PluginError",
     "Promise",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import NodeFailed, Pending, Refused
 from steps.core.base.hints import again, invoke
+from steps.core.base.option import Option
 from steps.core.base.problem import Problem, joined
 from steps.core.health.gate import expected, problems
 from steps.core.node.paths import cert_directory
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from steps.core.context.context import Context
 
 BACKDATE = 300  # seconds: what the signer that backdates the least does (cfssl); the built-in one takes 1800
+RENEW = Option("renew", "issue new certificates now, due or not; they are swapped in without a restart", default=False)
 
 
 class Certs(Step):
     """Issue what is missing, changed or due; swap it in on the nodes without a restart"""
 
     name = "certs"
+    options = (RENEW,)
 
     def prepare(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         if not cluster.tls.enabled:
@@ -118,7 +121,7 @@ class Certs(Step):
 
 def _reason(ctx: Context, profile: LeafProfile) -> str | None:
     """Return why a certificate is to be issued now, None where it is not."""
-    return ctx.authority.reason(profile) or ("its renewal was asked for" if ctx.renew else None)
+    return ctx.authority.reason(profile) or ("its renewal was asked for" if ctx.option(RENEW) else None)
 
 
 def _refuse_apart(nodes: Sequence[Node], ctx: Context) -> None:

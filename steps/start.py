@@ -20,6 +20,7 @@ class Start(Step):
     """Start what is stopped; restart, one by one, what differs from what is installed"""
 
     name = "start"
+    options = (rolling_restart.ACCEPT_DOWNTIME,)
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
         refuse_unprepared(ctx, nodes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from steps.core.base.errors import NodeFailed, Refused, StepsError, Unknown
 from steps.core.base.hints import etcdctl, invoke
+from steps.core.base.option import JSON
 from steps.core.base.problem import Problem
 from steps.core.pipeline.step import Step
 
@@ -21,6 +22,7 @@ class Verify(Step):
 
     name = "verify"
     reads_only: ClassVar[bool] = True
+    options = (JSON,)
 
     def ahead(self, cluster: Cluster, ctx: Context) -> None:
         """What verifies is loaded."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.base.errors import DONE, UNHEALTHY, Unhealthy, Unknown
 from steps.core.base.hints import again
+from steps.core.base.option import JSON, NODE
 from steps.core.cli.options import task
 from steps.core.doctor.collect import (
     gather,
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
     from steps.core.doctor.rules import Finding
 
 
-@task()
-def doctor(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+@task(options=(NODE, JSON))
+def doctor(c: Any) -> None:
     """What is wrong, how that is known, and the command that fixes it; reads only; exit 5: unhealthy, 6: unknown"""
-    del node, json
     from steps.core.doctor.rules import diagnose
 
     command = c.command

@@ -8,15 +8,15 @@ from typing import Any
 
 from steps.core.base.errors import UsageError
 from steps.core.base.hints import invoke
+from steps.core.base.option import JSON
 from steps.core.cli.options import task
 
 HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
 
 
-@task(count="how many runs; 10 if not said", run="one run, named as in the table: each of its changes")
-def log(c: Any, count: int = 10, run: str = "", json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+@task(options=(JSON,), count="how many runs; 10 if not said", run="one run, named as in the table: each of its changes")
+def log(c: Any, count: int = 10, run: str = "") -> None:
     """The last runs that could change something: who, when, what, how it ended"""
-    del json
     from steps.core.cli.audit_log import runs
 
     report, folder = c.command.report, c.command.cluster.work / "log"

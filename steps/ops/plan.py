@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from steps.core.base.option import NODE
 from steps.core.cli.options import task
 
 
-@task(steps=("*",))
-def plan(c: Any, node: list[str] | None = None) -> None:
+@task(steps=("*",), options=(NODE,))
+def plan(c: Any) -> None:
     """What `all` would change, as diffs; exit 0: nothing, 4: something, 5: nothing, but the cluster is not healthy"""
-    del node
     c.command.take(["*"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.base.errors import StepsError, UsageError
 from steps.core.base.hints import invoke
+from steps.core.base.option import JSON
 from steps.core.cli.options import task
 
 if TYPE_CHECKING:
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 OFFERS = {"backends": "etcd_cert_backend", "sources": "etcd_release_source"}
 
 
-@task()
-def plugins(c: Any, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
+@task(options=(JSON,))
+def plugins(c: Any) -> None:
     """Every plugin: where it came from, its hooks, what it adds; and the pipeline as it will run"""
-    del json
     command: Command = c.command
     report = command.report
     trouble: StepsError | None = None
@@ -64,7 +64,7 @@ def listing(command: Command, cluster: Cluster | None) -> dict[str, Any]:
 
 
 @task(kind="step or backend")
-def plugin__new(c: Any, name: str, kind: str = "step") -> None:
+def new(c: Any, name: str, kind: str = "step") -> None:
     """Write plugins/NAME.py, which works as it is, and its test in plugins/tests"""
     from steps.core.cli.scaffold import written
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.base.digest import COMMAND, digest
 from steps.core.base.errors import CertificateError, NodeFailed, Refused, UsageError
 from steps.core.base.hints import again
+from steps.core.base.option import NODE
 from steps.core.cli.options import task
 from steps.core.node.ca_key import NAME, key_path
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 MISSING, LINK = "missing", "link"  # what a node says instead of a digest
 
 
-@task(writes=True)
-def remove_ca_key(c: Any, node: list[str] | None = None) -> None:
+@task(writes=True, options=(NODE,))
+def remove_ca_key(c: Any) -> None:
     """Remove the nodes' copies of the CA's key, where this controller has that key; exit 3 where it does not"""
-    del node
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not cluster.tls.enabled:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from steps.core.base.option import NODE
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
 from steps.core.etcd.identity import CLUSTER_ID
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     from steps.core.config.model import Cluster, Node
 
 
-@task(writes=True, yes="the cluster's name, instead of typing it")
-def reset(c: Any, node: list[str] | None = None, yes: str = "") -> None:
+@task(writes=True, options=(NODE,), yes="the cluster's name, instead of typing it")
+def reset(c: Any, yes: str = "") -> None:
     """Stop and disable the members and rename their data to .old-<time>; the CA and the certificates stay"""
-    del node
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from steps.core.base.hints import invoke
+from steps.core.base.option import JSON, NODE
 from steps.core.cli.options import task
 
 
-@task()
-def status(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's way of flags
+@task(options=(NODE, JSON))
+def status(c: Any) -> None:
     """Member, endpoint, role, health, version, certificate; quick, without verify's write and handshakes"""
-    del node, json
     from steps.core.checks.prepared import next_command
     from steps.core.health.health import gather
     from steps.core.health.verdict import HEAD

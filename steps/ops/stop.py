@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from steps.core.base.option import NODE
 from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
 from steps.core.health.gate import expected, healthy
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from steps.core.context.context import Context
 
 
-@task(writes=True, yes="the cluster's name, instead of typing it: stopping takes the quorum away")
-def stop(c: Any, node: list[str] | None = None, yes: str = "") -> None:
+@task(writes=True, options=(NODE,), yes="the cluster's name, instead of typing it: stopping takes the quorum away")
+def stop(c: Any, yes: str = "") -> None:
     """Stop the members; data, certificates and units stay. `invoke start` starts them again"""
-    del node
     command = c.command
     cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
     if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):

@@ -275,7 +275,7 @@ def test_certs_nothing_is_issued_while_clocks_are_apart(skew: int, refused: bool
     )
     ctx = SimpleNamespace(
         authority=authority,
-        renew=False,
+        option=lambda option: option.default,
         dry=False,
         change=lambda *_words: None,
         look=lambda node: seen(CLUSTER, skew=skew if node is SECOND else 0),
@@ -297,7 +297,7 @@ def test_certs_dry_run_promises_what_a_real_run_would_issue(dry: bool, reason: s
     ctx: Any = SimpleNamespace(
         cluster=CLUSTER,
         dry=dry,
-        renew=False,
+        option=lambda option: option.default,
         authority=SimpleNamespace(reason=lambda _profile: reason),
         store=SimpleNamespace(pair=lambda _name: pair),
     )

@@ -370,3 +370,81 @@ def test_plugin_with_another_desired_is_wrong_with_file_and_line(clone: Path) ->
     assert ended == 2
     said = "Mine.desired takes 'c' first; desired(self, ctx, node) was expected"
     assert f"{clone}/plugins/mine.py:8: {said}" in err
+
+
+GROUPED = """
+from pathlib import Path
+
+from steps import PIPELINE
+from steps.builtin import hooks
+from steps.core.base.hints import invoke
+from steps.core.cli.groups import Group
+from steps.core.cli.namespace import namespace
+from steps.core.cli.options import task
+from steps.ops import OPERATIONS
+
+
+@task()
+def rotate(c):
+    \"""A new CA, phase by phase\"""
+    c.command.report.line(f"{c.command.task}: {invoke('ca')}")
+
+
+ns = namespace(Path(__file__).parent, PIPELINE, (Group("ca", (rotate,)), *OPERATIONS), builtin=hooks)
+"""
+
+
+def test_group_with_a_phase_of_its_name_is_typed_and_listed_without_doubling(clone: Path) -> None:
+    (clone / "tasks.py").write_text(GROUPED)
+    for line in ("--list", "contents", "--complete -- ca"):
+        ended, out, err = invoke(clone, line)
+        assert (ended, err) == (0, "")
+        assert {"ca", "ca.rotate"} <= set(out.split()), line
+        assert "ca.ca" not in out
+    assert invoke(clone, "ca.rotate") == (0, "ca.rotate: invoke ca\n", "")
+    assert "--node" in invoke(clone, "--help ca")[1]
+    assert "--node" not in invoke(clone, "--help ca.rotate")[1]
+    (clone / "etcd.toml").write_text(ALONE)
+    ended, out, _ = invoke(clone, "--dry ca --node etcd-1 ca.rotate")
+    assert (ended, out.count("CA will be created"), out.count("ca.rotate: ")) == (4, 1, 1)
+    assert "No idea what 'ca.ca' is!" in invoke(clone, "ca.ca")[2]
+
+
+GREETS = """\
+from steps.api import Option, Step, hookimpl
+
+LOUD = Option("be_loud", "in capitals", default=False)
+WORD = Option("word", "what is said", default="hello", in_all=True)
+
+class Greet(Step):
+    \"""Say something\"""
+    name = "greet"
+    after = "env"
+    options = (LOUD, WORD)
+
+    def prepare(self, cluster, nodes, ctx):
+        word = ctx.option(WORD)
+        ctx.say(word.upper() if ctx.option(LOUD) else word)
+
+@hookimpl
+def etcd_steps():
+    return [Greet()]
+"""
+
+
+def test_option_of_a_step_is_declared_by_it_alone(clone: Path) -> None:
+    (clone / "etcd.toml").write_text(ALONE)
+    (clone / "plugins" / "greet.py").write_text(GREETS)
+    for line, said in (
+        ("greet", "hello"),
+        ("greet --be-loud", "HELLO"),
+        ("greet --word good-day --be-loud", "GOOD-DAY"),
+    ):
+        ended, out, err = invoke(clone, f"--dry {line}")
+        assert (ended, err) == (0, ""), out
+        assert said in out.split(), line
+    assert "--word" in invoke(clone, "--help all")[1]
+    assert "--be-loud" not in invoke(clone, "--help all")[1]
+    ended, _, err = invoke(clone, "--dry greet --word a greet --word b")
+    assert (ended, "two different --word on one command line: a and b" in err) == (2, True)
+    assert "No idea what '--be-loud' is!" in invoke(clone, "env --be-loud")[2]

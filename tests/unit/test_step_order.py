@@ -8,12 +8,19 @@ import pytest
 
 from steps import PIPELINE
 from steps.core.base.errors import WRONG, PluginError
+from steps.core.base.option import Option
 from steps.core.pipeline.ordering import ordered
 from steps.core.pipeline.step import Step
 
 
 def step(name: str, *, after: str = "", before: str = "") -> Step:
     return type("Custom", (Step,), {"name": name, "after": after, "before": before, "__doc__": "x"})()
+
+
+def with_options(name: str, *options: Option[str]) -> Step:
+    found = step(name, after="ca")
+    found.options = options  # type: ignore[misc]  # of this one alone
+    return found
 
 
 PHASES = [phase() for phase in PIPELINE]
@@ -63,6 +70,9 @@ REFUSED = {
     "a circle of three": ([step("a", after="b"), step("b", before="c"), step("c", after="a")], "wait for each other"),
     "no name": ([step("", after="ca")], "no name"),
     "an option's name": ([step("--list", after="ca")], "no name"),
+    "an option of all": ([with_options("a", Option("node", "x", default=""))], "cannot have an option 'node'"),
+    "a phase's option": ([with_options("a", Option("renew", "x", default=""))], "that another step has already"),
+    "no option's name": ([with_options("a", Option("a b", "x", default=""))], "cannot have an option 'a b'"),
     "two words": ([step("a b", after="ca")], "no name"),
 }
 

@@ -22,7 +22,7 @@ from steps.core.base.errors import DIFFERS, FAILED, INTERRUPTED, StepsError, Usa
 from steps.core.base.hints import Hints
 from steps.core.base.report import OutputLost
 from steps.core.base.visible import visible
-from steps.core.cli.options import selection, typed
+from steps.core.cli.options import path, selection, typed
 from steps.core.cli.project import House, HouseTask
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class StepsExecutor(Executor):
             self.config.load_collection(self.collection.configuration(call.called_as))
             context = call.make_context(self.config)
             context._set(command=command)  # noqa: SLF001  Invoke's own way to set what is no configuration
-            command.task = call.task.name
+            command.task = path(call.task)
             kwargs = call.task.own(call.kwargs) if isinstance(call.task, HouseTask) else call.kwargs
             call.task(context, *call.args, **kwargs)
 

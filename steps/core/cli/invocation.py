@@ -16,10 +16,11 @@ import filelock
 from steps.core.base.errors import Refused, UsageError
 from steps.core.base.files import replace
 from steps.core.base.hints import Hints, again, invoke
+from steps.core.base.option import NODE
 from steps.core.base.report import Report
 from steps.core.base.user import whoami
 from steps.core.base.work_directory import claim, open_keys
-from steps.core.cli.options import selection
+from steps.core.cli.options import given, selection
 from steps.core.cli.project import House, HouseTask
 from steps.core.config.model import Cluster, Node
 from steps.core.context.context import Context
@@ -57,7 +58,7 @@ class Command:
         self._calls = calls
         self._sudo_password = sudo_password
         self._told = told
-        planning = any(task.name == "plan" for task in tasks)
+        planning = any(task.path == "plan" for task in tasks)
         if planning and len(calls) > 1:
             raise UsageError(
                 "plan stands alone: it is --dry all", hint=f"{invoke('--dry TASK')} with the tasks that you mean"
@@ -73,7 +74,7 @@ class Command:
         self._log: RunLog | None = None
         self._changed: dict[str, list[str]] = {}  # node → what this run has changed there
         self.task = ""  # the name of the one that runs
-        if any("node" in task.options for task in tasks):
+        if any(NODE in task.options for task in tasks):
             _ = self.nodes  # a wrong file or an unknown node stops the command here
 
     @cached_property
@@ -139,8 +140,7 @@ class Command:
             self.report,
             self.house.plugins,
             dry=self.dry,
-            accept_downtime=bool(selection(self._calls, "accept_downtime")),
-            renew=bool(selection(self._calls, "renew")),
+            options=given(self._calls),
         )
 
     @cached_property

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,19 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 from steps.core.base.errors import WRONG
+from steps.core.base.option import NODE
 from steps.core.cli.debug import hide_passwords
+from steps.core.cli.groups import Group, add_group
+from steps.core.cli.options import Declared
 from steps.core.cli.project import House, HouseTask
 from steps.core.extensions.manager import Plugins
 from steps.core.pipeline.step import Step
 
 INVOKES_OWN = (".yaml", ".yml", ".json", ".py")  # what Invoke's own --config reads
-_HELPS = {
-    "node": "only this node; repeat it, or separate with commas. One selection covers the whole command line",
-    "json": "one JSON document on stdout",
-    "renew": "issue new certificates now, due or not; they are swapped in without a restart",
-    "accept_downtime": "restart a member although the rest has no quorum",
-}
 
 
 def namespace(
-    root: Path, phases: Sequence[type[Step]], operations: Sequence[Callable[..., None]], *, builtin: Any
+    root: Path, phases: Sequence[type[Step]], operations: Sequence[Callable[..., None] | Group], *, builtin: Any
 ) -> Collection:
     """All tasks; plugins are looked for in `root`/plugins. Never raises for a plugin: its problem is kept for later."""
     hide_passwords()  # before Invoke asks for sudo's, or reads it from the environment
@@ -40,18 +36,17 @@ def namespace(
     collection = Collection()
     for number, step in enumerate(line, 1):
         collection.add_task(_step_task(house, step, f"[{number}/{len(line)}] "))
-    everything = "All phases in order, custom steps included"
-    collection.add_task(_made(house, _restarting(["*"]), "all", everything, steps=("*",), writes=True))
-    for body in operations:
-        options = body.task_options  # type: ignore[attr-defined]  # set by @task
-        name = body.__name__.rstrip("_")
-        *group, name = name.split("__")  # plugin__new is plugin.new
-        where = _subcollection(collection, group[0]) if group else collection
-        where.add_task(_made(house, body, name, body.__doc__ or "", **options))
-    house.pipeline = plugins.placed(line, {*collection.tasks, *collection.collections})
+    groups = [entry for entry in operations if isinstance(entry, Group)]
+    for entry in operations:
+        if not isinstance(entry, Group):
+            collection.add_task(_operation(house, entry))
+    for group in groups:
+        add_group(collection, group, [_operation(house, body, group.name) for body in group.tasks])
+    house.pipeline = plugins.placed(line, {"all", *collection.tasks, *collection.collections})
     for step in house.pipeline:
         if step not in line:
             collection.add_task(_step_task(house, step, ""))
+    collection.add_task(_all(house))
     for extra in plugins.tasks({*collection.tasks, *collection.collections}):
         (collection.add_collection if isinstance(extra, Collection) else collection.add_task)(extra)
     for name, problem in plugins.problems.items():
@@ -99,77 +94,39 @@ def _without_config(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _subcollection(collection: Collection, name: str) -> Collection:
-    if name not in collection.collections:
-        collection.add_collection(Collection(name))
-    found: Collection = collection.collections[name]
-    return found
-
-
 def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
-    body = {"verify": _reading, "start": _restarting, "certs": _renewing}.get(step.name, _plain)([step.name])
-    doc = prefix + (type(step).__doc__ or "").strip().partition("\n")[0]
-    return _made(house, body, step.name, doc, steps=(step.name,), writes=not step.reads_only)
+    def body(c: Any) -> None:
+        c.command.take([step.name])
+
+    help_line = (type(step).__doc__ or "").strip().partition("\n")[0]
+    made = _made(house, body, step.name, prefix + help_line)
+    made.steps, made.writes, made.options = (step.name,), not step.reads_only, (NODE, *step.options)
+    return made
 
 
-# Invoke reads a task's options from its signature. The executor reads them, for the whole command line at once.
+def _all(house: House) -> HouseTask:
+    def body(c: Any) -> None:
+        c.command.take(["*"])
+
+    made = _made(house, body, "all", "All phases in order, custom steps included")
+    options = [option for step in house.pipeline for option in step.options if option.in_all]
+    made.steps, made.writes, made.options = ("*",), True, (NODE, *dict.fromkeys(options))
+    return made
 
 
-def _plain(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None) -> None:
-        del node
-        c.command.take(names)
-
-    return body
-
-
-def _reading(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
-        del node, json
-        c.command.take(names)
-
-    return body
-
-
-def _renewing(names: Sequence[str]) -> Callable[..., None]:
-    def body(c: Any, node: list[str] | None = None, renew: bool = False) -> None:  # noqa: FBT001, FBT002  Invoke's flags
-        del node, renew
-        c.command.take(names)
-
-    return body
-
-
-def _restarting(names: Sequence[str]) -> Callable[..., None]:
-    def body(
-        c: Any,
-        node: list[str] | None = None,
-        accept_downtime: bool = False,  # noqa: FBT001, FBT002  Invoke's flags
-    ) -> None:
-        del node, accept_downtime
-        c.command.take(names)
-
-    return body
+def _operation(house: House, body: Callable[..., None], group: str = "") -> HouseTask:
+    declared: Declared = body.declared  # type: ignore[attr-defined]  # set by @task
+    made = _made(house, body, body.__name__.rstrip("_"), body.__doc__ or "", declared.helps)
+    made.steps, made.writes, made.options = declared.steps, declared.writes, declared.options
+    if group:
+        made.path = f"{group}.{made.name}"
+    return made
 
 
 def _made(
-    house: House,
-    body: Callable[..., None],
-    name: str,
-    doc: str,
-    *,
-    writes: bool,
-    steps: tuple[str, ...] = (),
-    helps: dict[str, str] | None = None,
+    house: House, body: Callable[..., None], name: str, doc: str, helps: Mapping[str, str] | None = None
 ) -> HouseTask:
-    options = frozenset(inspect.signature(body).parameters) - {"c"}
     body.__doc__ = doc
-    texts = {**_HELPS, **(helps or {})}
-    made = HouseTask(
-        body,
-        name=name,
-        iterable=["node"] if "node" in options else None,
-        help={option: text for option, text in texts.items() if option in options},
-        auto_shortflags=False,
-    )
-    made.house, made.steps, made.writes, made.options = house, steps, writes, options
+    made = HouseTask(body, name=name, help=dict(helps or {}), auto_shortflags=False)
+    made.house, made.path = house, name.replace("_", "-")  # as Invoke has it
     return made

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from invoke.tasks import Call
+from invoke.tasks import Call, Task
 
 from steps.core.base.errors import UsageError
+from steps.core.base.option import Option
 from steps.core.cli.project import HouseTask
 
 Body = TypeVar("Body", bound=Callable[..., None])
 
 
-def task(*, writes: bool = False, steps: tuple[str, ...] = (), **helps: str) -> Callable[[Body], Body]:
-    """Marks a function of steps/ops as a task; `steps`: what it runs of the pipeline; `helps`: its options' help."""
+@dataclass(frozen=True)
+class Declared:
+    """What @task was given; `helps`: the help of each parameter of the function."""
+
+    writes: bool
+    steps: tuple[str, ...]
+    options: tuple[Option[Any], ...]
+    helps: Mapping[str, str]
+
+
+def task(
+    *, writes: bool = False, steps: tuple[str, ...] = (), options: tuple[Option[Any], ...] = (), **helps: str
+) -> Callable[[Body], Body]:
+    """Mark a function of steps/ops as a task. What its parameters are named, are options of its own.
+
+    `steps`: what it runs of the pipeline; `options`: those that the whole command line shares; `helps`: the help of its
+    own options.
+    """
 
     def mark(body: Body) -> Body:
-        body.task_options = {"writes": writes, "steps": steps, "helps": helps}  # type: ignore[attr-defined]  # read by namespace()
+        body.declared = Declared(writes, steps, options, helps)  # type: ignore[attr-defined]  # read by namespace()
         return body
 
     return mark
@@ -30,13 +48,20 @@ def typed(calls: Sequence[Call], *, current: str = "", more: Sequence[str] = ())
     """
     words = []
     for call in calls:
-        words.append(call.called_as or call.task.name)
-        extra = more if call.task.name == current else ()
+        name = path(call.task)
+        words.append(call.called_as or name)
+        extra = more if name == current else ()
         if isinstance(call.task, HouseTask):
             given = [_flag(name, value) for name, value in call.kwargs.items()]
             words += [word for flag in given if flag[:1] != [*extra[:1]] for word in flag]
         words += extra
     return words
+
+
+def path(task: Task[Any]) -> str:
+    """Return the task's name as it is typed: with its group's, if it has one."""
+    name: str = task.path if isinstance(task, HouseTask) else task.name
+    return name
 
 
 def _flag(name: str, value: Any) -> list[str]:
@@ -70,3 +95,16 @@ def selection(calls: Sequence[Call], option: str) -> Any:
         hint = "one selection covers the whole chain"
         raise UsageError(f"two different --{option} on one command line: {shown}", hint=hint)
     return values[0] if values else None
+
+
+def given(calls: Sequence[Call]) -> dict[Option[Any], Any]:
+    """Return what is given on the command line, by option. Raises UsageError, as `selection` does."""
+    declared = {option for call in calls if isinstance(call.task, HouseTask) for option in call.task.options}
+    values = {
+        option: selection([call for call in calls if _declares(call, option)], option.name) for option in declared
+    }
+    return {option: value for option, value in values.items() if value is not None}
+
+
+def _declares(call: Call, option: Option[Any]) -> bool:
+    return isinstance(call.task, HouseTask) and option in call.task.options

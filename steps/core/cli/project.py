@@ -11,6 +11,7 @@ from typing import Any
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from steps.core.base.option import Option
 from steps.core.extensions.manager import Plugins
 from steps.core.pipeline.step import Step
 
@@ -36,19 +37,21 @@ class House:
 class HouseTask(Task[Any]):
     """A task of ours. `steps`: names of the steps that it runs (`*`: all); `writes`: whether it takes the locks.
 
-    Every one takes --config, whether its body does or not: the file is chosen once for the whole command line.
+    `path`: its name with its group's. Every one takes --config: the file is chosen once for the whole command line, as
+    are the values of `options`, which the body does not take.
     """
 
     house: House
+    path: str = ""
     steps: tuple[str, ...] = ()
     writes: bool = False
-    options: frozenset[str] = frozenset()
+    options: tuple[Option[Any], ...] = ()
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:  # noqa: FBT001  Invoke's signature
         """The options. Invoke lets a list stand without a value: `--node` alone would then mean all nodes."""
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
-        if "config" not in self.options:
-            arguments.append(Argument(names=("config",), kind=str, help=CONFIG_HELP))
+        arguments += [_argument(option) for option in self.options]
+        arguments.append(Argument(names=("config",), kind=str, help=CONFIG_HELP))
         for argument in arguments:
             if argument.kind is list:
                 argument.raw_value = None
@@ -56,4 +59,13 @@ class HouseTask(Task[Any]):
 
     def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the values on the command line that the body itself takes."""
-        return {name: value for name, value in values.items() if name in self.options}
+        shared = {"config", *(option.name for option in self.options)}
+        return {name: value for name, value in values.items() if name not in shared}
+
+
+def _argument(option: Option[Any]) -> Argument:
+    kind = list if isinstance(option.default, tuple) else type(option.default)
+    default = None if kind is list else option.default
+    typed = option.name.replace("_", "-")
+    attribute = option.name if option.name != typed else None  # Invoke makes an alias of it, and of itself: a circle
+    return Argument(names=(typed,), attr_name=attribute, kind=kind, default=default, help=option.help)

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from steps.core.base import files
 from steps.core.base.errors import StepsError
+from steps.core.base.option import Option
 from steps.core.base.report import Report
 from steps.core.config.model import Cluster, Node
 from steps.core.context.nodes import Nodes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from steps.core.tls.contracts import CertBackend
     from steps.core.tls.store import Store
 
+T = TypeVar("T")
 FETCH_DEADLINE = 900  # seconds for one architecture's release, all sources together
 
 
@@ -81,15 +83,19 @@ class Context(Nodes):
         plugins: Extensions,
         *,
         dry: bool,
-        accept_downtime: bool = False,
-        renew: bool = False,
+        options: Mapping[Option[Any], Any] | None = None,
     ) -> None:
+        """`options`: what was given on the command line for options of steps."""
         super().__init__(cluster, hosts, report, dry=dry)
-        self.accept_downtime = accept_downtime
-        self.renew = renew
+        self._options = options or {}
         self.plugins = plugins
         self._staged: dict[str, Staged | None] = {}
         self._recorded: dict[str, Mapping[str, str]] = {}
+
+    def option(self, option: Option[T]) -> T:
+        """Return what was given on the command line for an option of a step, else its default."""
+        given: T = self._options.get(option, option.default)
+        return given
 
     @cached_property
     def store(self) -> Store:

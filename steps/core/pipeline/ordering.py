@@ -5,13 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
 
 from steps.core.base.errors import PluginError
-
-if TYPE_CHECKING:
-    pass
+from steps.core.base.option import RESERVED
 from steps.core.pipeline.step import Step
 
 
@@ -24,48 +20,78 @@ class Misplaced(PluginError):
 
 
 def ordered(pipeline: Sequence[Step], custom: Iterable[Step], taken: Collection[str] = ()) -> list[Step]:
-    """The pipeline with each custom step beside its anchor; several at one anchor keep the order in which they came.
+    """Return the pipeline with each custom step next to its anchor; several at one anchor keep their order.
 
     Raises Misplaced: a name that is taken (by a step, or in `taken` by another task) or no name, an unknown anchor
-    (with the nearest name), both anchors or none, a cycle.
+    (with the nearest name), both anchors or none, a circle, an option that another step has otherwise.
     """
     steps = {step.name: step for step in pipeline}
     waiting: list[Step] = []
     for step in custom:
-        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", step.name):
-            raise Misplaced([step], f"{step.name!r} is no name for a step: a-z, 0-9 and -, a letter first")
-        if step.name in steps or step.name in taken:
-            what = "step" if step.name in steps else "task"
-            raise Misplaced([step], f"there is a {what} {step.name!r} already", hint="give it another name")
+        _check_name(step, steps, taken)
+        _check_options(step, steps.values())
         steps[step.name] = step
         waiting.append(step)
     for step in waiting:
         _check_anchor(step, steps)
-    try:
-        tuple(TopologicalSorter({step.name: [step.after or step.before] for step in waiting}).static_order())
-    except CycleError as error:
-        circle = [step for step in waiting if step.name in error.args[1]]
-        raise Misplaced(circle, f"the steps {' -> '.join(error.args[1])} wait for each other") from None
     line = list(pipeline)
     while waiting:
-        for step in tuple(waiting):
-            names = [known.name for known in line]
-            if step.before in names:
-                line.insert(names.index(step.before), step)
-            elif step.after in names:
-                line.insert(_behind(line, names.index(step.after), step.after), step)
+        left = []
+        for step in waiting:
+            at = _place(step, line)
+            if at is None:
+                left.append(step)
             else:
-                continue
-            waiting.remove(step)
+                line.insert(at, step)
+        if left == waiting:
+            raise _circle(waiting)
+        waiting = left
     return line
 
 
-def _behind(line: Sequence[Step], at: int, anchor: str) -> int:
-    """Behind the anchor and behind the steps that already came after it."""
-    at += 1
-    while at < len(line) and line[at].after == anchor:
+def _place(step: Step, line: Sequence[Step]) -> int | None:
+    """Return the index at which the step takes its place, None while its anchor has none.
+
+    That is right before the anchor, or behind it and behind the steps that already came after it.
+    """
+    names = [known.name for known in line]
+    if step.before in names:
+        return names.index(step.before)
+    if step.after not in names:
+        return None
+    at = names.index(step.after) + 1
+    while at < len(line) and line[at].after == step.after:
         at += 1
     return at
+
+
+def _circle(waiting: Sequence[Step]) -> Misplaced:
+    """Return the error of steps that wait for each other: from each of them the way leads into a circle."""
+    anchors = {step.name: step.after or step.before for step in waiting}
+    way = [waiting[0].name]
+    while way[-1] not in way[:-1]:
+        way.append(anchors[way[-1]])
+    names = way[way.index(way[-1]) :]
+    steps = [step for step in waiting if step.name in names]
+    return Misplaced(steps, f"the steps {' -> '.join(names)} wait for each other")
+
+
+def _check_name(step: Step, steps: Collection[str], taken: Collection[str]) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", step.name):
+        raise Misplaced([step], f"{step.name!r} is no name for a step: a-z, 0-9 and -, a letter first")
+    if step.name in steps or step.name in taken:
+        what = "step" if step.name in steps else "task"
+        raise Misplaced([step], f"there is a {what} {step.name!r} already", hint="give it another name")
+
+
+def _check_options(step: Step, steps: Iterable[Step]) -> None:
+    known = {option.name: option for other in steps for option in other.options}
+    for option in step.options:
+        if not option.name.isidentifier() or option.name in RESERVED:
+            raise Misplaced([step], f"the step {step.name!r} cannot have an option {option.name!r}")
+        if known.setdefault(option.name, option) != option:
+            message = f"the step {step.name!r} has an option {option.name!r} that another step has already"
+            raise Misplaced([step], message, hint="give it another name")
 
 
 def _check_anchor(step: Step, known: Iterable[str]) -> None:

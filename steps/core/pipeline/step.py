@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from steps.core.base.option import Option
     from steps.core.config.model import Cluster, Node
     from steps.core.context.context import Context
     from steps.core.node.resources import Resource
@@ -23,6 +24,7 @@ class Step:
     after: ClassVar[str] = ""
     before: ClassVar[str] = ""
     reads_only: ClassVar[bool] = False  # needs neither the look nor a lock
+    options: ClassVar[tuple[Option[Any], ...]] = ()  # of its task, besides --node; `ctx.option` has what was given
 
     def ahead(self, cluster: Cluster, ctx: Context) -> None:
         """While the nodes are looked at, before anything is known of them: what only reads, and takes its time."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import PluginError, Refused, StepFailed, StepsError, Unhealthy
 from steps.core.base.hints import again, invoke
+from steps.core.base.option import Option
 from steps.core.base.problem import joined
 from steps.core.etcd import auth, flags, unit_text
 from steps.core.etcd.identity import vanished
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from steps.core.context.context import Context
 
 HOW = "one member at a time, the leader last"
+ACCEPT_DOWNTIME = Option(
+    "accept_downtime", "restart a member although the rest has no quorum", default=False, in_all=True
+)
 
 
 def restart_reason(cluster: Cluster, node: Node, look: Look) -> str:
@@ -192,7 +196,7 @@ def _keep_quorum(ctx: Context, node: Node, view: View) -> None:
     cluster = ctx.serving
     if len(healthy(view, expected(cluster)) - {node.name}) >= cluster.quorum:
         return
-    if ctx.accept_downtime:
+    if ctx.option(ACCEPT_DOWNTIME):
         ctx.warn("restarted although the rest has no quorum: --accept-downtime", node)
         return
     raise Refused(
