@@ -16,12 +16,13 @@ from pathlib import Path
 
 import filelock
 
-from steps.core.base.errors import SourceUnavailable, masked_url
+from steps.core.base.architectures import debian_name
+from steps.core.base.errors import SourceUnavailable
+from steps.core.base.urls import masked_url
 from steps.core.release.binaries import BINARIES, run
 from steps.core.release.contracts import Release
 
 PACKAGES = ("etcd-server", "etcd-client")
-_ARCHITECTURES = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}  # GOARCH → Debian's name, where they differ
 
 # Over the machine's own configuration, whose proxy and login settings stay. Nothing unsigned is accepted and no hook
 # of the machine runs, whatever that configuration says. Sandbox: apt's own user could not read a private directory.
@@ -240,7 +241,7 @@ class _Apt:
     def update(self) -> None:
         for name in ("state/lists/partial", "cache/archives/partial"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        arch = _ARCHITECTURES.get(self.arch, self.arch)
+        arch = debian_name(self.arch)
         fields = {
             "Types": "deb",
             "URIs": self.archive.uris[0],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from steps.core.base.urls import shown
 from steps.core.release import published, tarball
 from steps.core.release.releases import TarballRelease
 
@@ -37,12 +38,12 @@ class GithubSource:
             if pin:
                 proof = "the sha256 pinned in [release]"
             else:
-                proof = f"{web.shown(folder)}/SHA256SUMS"
+                proof = f"{shown(folder)}/SHA256SUMS"
                 pin = tarball.digest_in(published.sums(folder, into, deadline), name, proof)
             left = ends - time.monotonic()
             web.download(url, part, who="github", deadline=left, limit=MAX_TARBALL, progress=self.progress)
-            tarball.verify(part, pin, web.shown(url), proof)
+            tarball.verify(part, pin, shown(url), proof)
             binaries = tarball.unpack(part, version, arch, into, who="github")
         finally:
             part.unlink(missing_ok=True)
-        return TarballRelease(binaries, origin=web.shown(url), verified_by=proof, tarball=pin)
+        return TarballRelease(binaries, origin=shown(url), verified_by=proof, tarball=pin)

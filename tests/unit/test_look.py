@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from steps.core.base.digest import digest
 from steps.core.config.model import Cluster
-from steps.core.node.facts import ARCHITECTURES, Look, NodeFacts
+from steps.core.node.facts import Look, NodeFacts
 from steps.core.node.inspect import parse
 from steps.core.node.inspect_script import look_script, pid_lines
 from steps.core.node.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
+from steps.core.release.binaries import own_arch
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -44,7 +45,7 @@ def cluster(tmp_path: Path) -> Cluster:
 def test_the_machine_itself(cluster: Cluster) -> None:
     look = looked(cluster)
     assert look.facts.cpu == platform.machine()
-    assert look.arch == ARCHITECTURES.get(platform.machine(), platform.machine())
+    assert look.arch == own_arch()
     assert abs(look.facts.clock - time.time()) < 5
     assert look.facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert (look.entries, look.process, look.member, look.wal, look.users) == ({}, None, False, False, frozenset())

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from steps.core.base.errors import ConfigError, Refused, SourceUnavailable, StepFailed, masked, masked_url
+from steps.core.base.errors import ConfigError, Refused, SourceUnavailable, StepFailed
 from steps.core.base.report import Report
+from steps.core.base.urls import masked, masked_url, shown
 from steps.core.config.load import parse
 from steps.core.config.messages import show
 from steps.core.release import web
@@ -103,4 +104,4 @@ def test_a_proxy_of_no_use_is_named_without_its_password(password: str, scheme: 
 
 @given(in_a_word, hosts)
 def test_shown_a_url_has_neither_login_nor_query(password: str, host: str) -> None:
-    assert web.shown(f"https://me:{password}@{host}/x?signature=abc") == f"https://***@{host}/x"
+    assert shown(f"https://me:{password}@{host}/x?signature=abc") == f"https://***@{host}/x"

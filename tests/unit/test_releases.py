@@ -23,7 +23,8 @@ from steps.builtin import debian
 from steps.builtin.debian import Entry, main_archive, parse_deb822, parse_list, upstream
 from steps.builtin.path import PathSource
 from steps.core.base.digest import digest
-from steps.core.base.errors import SourceUnavailable, StepFailed, masked
+from steps.core.base.errors import SourceUnavailable, StepFailed
+from steps.core.base.urls import masked
 from steps.core.release import releases, tarball, web
 from steps.core.release.binaries import elf_arch, own_arch, printed_version, run
 from steps.core.release.contracts import Release, ReleaseSource

@@ -79,7 +79,7 @@ def test_step_one_minor_at_a_time_and_only_from_its_floor(seen: str, wanted: str
 
 @pytest.mark.parametrize(("version", "minor"), [("3.5.16", (3, 5)), ("3.10.0", (3, 10)), ("4.0.1-rc.0", (4, 0))])
 def test_minor(version: str, minor: tuple[int, int]) -> None:
-    assert versions.minor(version) == minor
+    assert versions.series(version) == minor
 
 
 def test_the_documentation_lists_every_defect() -> None:
@@ -93,7 +93,19 @@ def test_the_documentation_lists_every_defect() -> None:
 
 
 def span(item: tuple[versions.Minor, tuple[int, int | None]]) -> str:
-    minor, (first, last) = versions.dotted(item[0]), item[1]
+    minor, (first, last) = str(item[0]), item[1]
     if last is None:
         return f"all of {minor}"
     return f"{minor}.{first}" if first == last else f"{minor}.{first} to {minor}.{last}"
+
+
+def test_version_is_compared_as_numbers_and_shown_as_written() -> None:
+    written = ["3.5.9", "3.5.10", "3.10.0", "4.0.0-rc.1"]
+    found = sorted(map(versions.Version.parse, reversed(written)))
+    assert [str(version) for version in found] == written
+    assert versions.Version.parse("3.5.16-rc.1") == versions.Version(3, 5, 16)
+
+
+@pytest.mark.parametrize(("text", "known"), [("3.5.16", True), ("3.5.16-rc.1", False), ("3.5", False), ("no", False)])
+def test_is_release_is_three_numbers_and_nothing_else(text: str, known: bool) -> None:  # noqa: FBT001 - a column
+    assert versions.is_release(text) is known

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from steps.core.base.problem import Problem, joined
+from steps.core.base.urls import masked
 
 DONE, FAILED, WRONG, REFUSED, DIFFERS, UNHEALTHY, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
@@ -148,25 +148,3 @@ class CertificateError(StepsError):
 
 class SourceUnavailable(StepsError):
     """This release source cannot serve that version; the next one is asked. The message is one line."""
-
-
-def masked(text: str) -> str:
-    """Return the same words with the login of every URL in them masked.
-
-    A password in a URL may have @ : / in it that should have been percent-encoded: what is masked reaches to the last @
-    of the word. Where a / comes before any :, the first / ends the host, and an @ behind it belongs to the path.
-    """
-    return re.sub(r"//[^ \t\r\n]+", _without_login, text)
-
-
-def masked_url(url: str) -> str:
-    """Return one URL with its login masked, whatever the login is made of (blanks, too).
-
-    It needs no scheme: a proxy may be given as user:password@host:port.
-    """
-    return re.sub(r"(?s)^[^/@]*:(?!//).*@", "***@", re.sub(r"(?s)//.+", _without_login, url))
-
-
-def _without_login(after_scheme: re.Match[str]) -> str:
-    login, at, rest = after_scheme[0].removeprefix("//").rpartition("@")
-    return f"//***@{rest}" if at and (":" in login or "/" not in login) else after_scheme[0]

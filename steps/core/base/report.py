@@ -10,8 +10,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
 from steps.core.base import tables
-from steps.core.base.errors import masked
 from steps.core.base.hints import Hints
+from steps.core.base.urls import masked
 from steps.core.base.visible import visible
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from steps.core.base.architectures import DEPLOYED
 from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd import instances, unit_text
 from steps.core.etcd.identity import REPLACE, VANISHED, known_id, vanished, was_healthy
 from steps.core.node import trust
-from steps.core.node.facts import ARCHITECTURES, Look
+from steps.core.node.facts import Look
 from steps.core.node.paths import cert_directory, data_directories, unit_file, wal_parent
 from steps.core.node.resources import Directory
 
@@ -25,8 +26,8 @@ def _systemd(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
 
 def _architecture(cluster: Cluster, node: Node, look: Look) -> Iterator[Problem]:
     del cluster
-    if look.facts.cpu not in ARCHITECTURES:
-        said = f"no etcd is made for its CPU ({look.facts.cpu or 'unknown'}), only for {', '.join(ARCHITECTURES)}"
+    if look.facts.cpu not in DEPLOYED:
+        said = f"no etcd is made for its CPU ({look.facts.cpu or 'unknown'}), only for {', '.join(DEPLOYED)}"
         yield Problem("node.other-cpu", said, node=node.name)
 
 

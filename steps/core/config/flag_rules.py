@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from steps.core.base.versions import dotted, minor
+from steps.core.base.versions import series
 from steps.core.config.findings import Finding, Nodes, flag_tables
 from steps.core.config.schema import FLAGS, GIB, Etcd, Tls
 
@@ -134,8 +134,8 @@ def flag_versions(etcd: Etcd, nodes: Nodes) -> Iterator[Finding]:
 
 def misfit(name: str, value: str, version: str) -> tuple[str, str]:
     """Why etcd `version` does not take a flag, and what to set instead; two empty strings where it does."""
-    own = minor(version)
-    here = f"etcd {dotted(own)}"
+    own = series(version)
+    here = f"etcd {own}"
     if name == "log-format" and value != "json":
         return f'found "{value}", allowed "json": what etcd logs is read as JSON', "remove it"
     if name in GONE and own >= GONE[name][0]:

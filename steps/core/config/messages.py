@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from steps.core.base.errors import masked_url
+from steps.core.base.urls import masked_url
 from steps.core.config.findings import Finding, KeyPath
 
 SECRETS = {"password", "passphrase", "passwd", "sudo_password", "secret", "token_secret", "key_password"}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from steps.core.base.errors import masked_url
+from steps.core.base.urls import loopback, masked_url
 
 GIB = 1 << 30
 DNS_NAME = 253  # characters, RFC 1035
@@ -100,16 +100,9 @@ def _url(text: str) -> str:
     bare = re.fullmatch(r"https?://[A-Za-z0-9:/._~%+,=\[\]-]+", text)
     if not bare or not parts.hostname or parts.port == 0:  # reading .port raises ValueError where it is none
         raise ValueError
-    if parts.scheme == "http" and not _loopback(parts.hostname):
+    if parts.scheme == "http" and not loopback(parts.hostname):
         raise ValueError("use https")
     return text.rstrip("/")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _cfssl_source(text: str) -> str:

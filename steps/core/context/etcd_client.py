@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from steps.core.base.versions import is_release
 from steps.core.etcd import client, listing, living
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class EtcdClient:
         status = client.parse(self._run.sh(node, client.version_script(cluster, now)).out).statuses.get(
             cluster.client_url(now)
         )
-        return status.version if status is not None and re.fullmatch(r"\d+\.\d+\.\d+", status.version) else ""
+        return status.version if status is not None and is_release(status.version) else ""
 
     def members(self, node: Node, endpoints: Sequence[str] = ()) -> tuple[Member, ...] | None:
         """Return the member list as one of `endpoints`, else the node's own member, gives it; None where none does."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from steps.core.base.versions import minor
+from steps.core.base.versions import series
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd.client import own_urls
 
@@ -101,9 +101,9 @@ def _tls(cluster: Cluster, node: Node) -> dict[str, str]:
 
 def _corruption_checks(version: str) -> dict[str, str]:
     """etcd-io/website, op-guide/data_corruption: the names changed with each minor."""
-    if minor(version) >= (3, 6):
+    if series(version) >= (3, 6):
         return {GATES: "InitialCorruptCheck=true,CompactHashCheck=true"}
     checks = {"experimental-initial-corrupt-check": "true"}
-    if minor(version) >= (3, 5):
+    if series(version) >= (3, 5):
         checks["experimental-compact-hash-check-enabled"] = "true"
     return checks

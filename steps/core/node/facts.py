@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from steps.core.base.architectures import go_name
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -129,16 +131,8 @@ class Look:
     def arch(self) -> str:
         """As releases call it: amd64, arm64 …; what uname says where etcd has no name for it."""
         cpu = self.facts.cpu
-        return "unknown" if cpu is None else ARCHITECTURES.get(cpu, cpu)
+        return "unknown" if cpu is None else go_name(cpu)
 
 
 LARGE = 1 << 16  # bytes: a text of that size or more is not read
 UNIT_DIGEST = "UNIT_DIGEST"  # in the environment of a process: which unit started it
-
-ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-    "riscv64": "riscv64",
-}

@@ -9,6 +9,7 @@ from steps.core.base import versions
 from steps.core.base.errors import Refused
 from steps.core.base.hints import invoke
 from steps.core.base.problem import Problem, joined
+from steps.core.base.versions import Version
 from steps.core.health.gate import expected, problems
 from steps.core.node.wal_header import v2_left, v2_script
 
@@ -28,13 +29,13 @@ def refusals(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     wanted = ctx.cluster.version
     if not seen or seen == wanted:
         return
-    now, then = versions.minor(seen), versions.minor(wanted)
+    now, then = versions.series(seen), versions.series(wanted)
     if _still_old(ctx, node, now, then):
         ctx.warn(f"etcd {seen} -> {wanted}: back, which works while another member runs {wanted}", node)
     elif reason := versions.step(seen, wanted):
         yield Problem("upgrade.step", reason, node=node.name)
     elif now == then:
-        if versions.number(wanted) < versions.number(seen):
+        if Version.parse(wanted) < Version.parse(seen):
             ctx.warn(f"etcd {seen} -> {wanted}: a lower patch release", node)
     elif look.process is None:
         said = f"etcd {seen} -> {wanted} while this member is stopped: start it with {seen}, to save a snapshot"
@@ -54,10 +55,10 @@ def _still_old(ctx: Context, node: Node, now: versions.Minor, then: versions.Min
 
     Source: etcd-io/website, docs/v3.6/upgrades/upgrade_3_6, "Rollback".
     """
-    if then != (now[0], now[1] - 1):
+    if then != (now.major, now.minor - 1):
         return False
     others = (look.facts.running_version for name, look in ctx.looks.items() if name != node.name)
-    return any(version and versions.minor(version) == then for version in others)
+    return any(version and versions.series(version) == then for version in others)
 
 
 def _auth(ctx: Context, node: Node) -> Iterator[Problem]:
@@ -80,7 +81,7 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
 
     Raises Refused where the cluster is not healthy and no upgrade to this version has begun.
     """
-    wanted = versions.minor(ctx.cluster.version)
+    wanted = versions.series(ctx.cluster.version)
     living = [node for node in nodes if ctx.look(node).process is not None]
     olds = [
         node for node in living if _minor(ctx.look(node).facts.running_version) != wanted
@@ -112,19 +113,19 @@ def secure(ctx: Context, nodes: Sequence[Node]) -> None:
 def _too_old(view: View, wanted: str) -> list[Problem]:
     """What keeps the members from following the new release, those outside the selection too."""
     seen = {status.version for status in view.statuses.values()}
-    older = [version for version in sorted(seen) if versions.number(version) < versions.number(wanted)]
+    older = [version for version in sorted(seen, key=Version.parse) if Version.parse(version) < Version.parse(wanted)]
     reasons = [versions.step(version, wanted) for version in older]
     return [Problem("upgrade.member-too-old", reason) for reason in reasons if reason]
 
 
 def _begun(ctx: Context, nodes: Sequence[Node]) -> Path | None:
     """The newest snapshot of an upgrade to this release that a node has the binary of already."""
-    wanted = versions.minor(ctx.cluster.version)
+    wanted = versions.series(ctx.cluster.version)
     saved = sorted((ctx.cluster.work / "snapshots").glob(f"before-{ctx.cluster.version}-*.db"))
     return (
         saved[-1] if saved and any(_minor(ctx.look(node).facts.installed_version) == wanted for node in nodes) else None
     )
 
 
-def _minor(version: str | None) -> tuple[int, int] | None:
-    return versions.minor(version) if version else None
+def _minor(version: str | None) -> versions.Minor | None:
+    return versions.series(version) if version else None

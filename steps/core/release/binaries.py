@@ -15,31 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
+from steps.core.base.architectures import go_name, of_elf
 from steps.core.base.errors import StepFailed
 
 BINARIES = ("etcd", "etcdctl", "etcdutl")  # etcdutl exists from 3.5 on
 REQUIRED = ("etcd", "etcdctl")
 
-# (ELF class, byte order, e_machine) of each GOARCH, from the System V ABI's processor supplements (elf.h: EM_*)
-_ELF = {
-    "amd64": (2, 1, 62),
-    "arm64": (2, 1, 183),
-    "ppc64le": (2, 1, 21),
-    "riscv64": (2, 1, 243),
-    "s390x": (2, 2, 22),
-    "386": (1, 1, 3),
-    "arm": (1, 1, 40),
-}
 MAX_PRINTED = 16 << 20  # bytes that a program prints; a certificate has some 2 KB, what apt lists less than 1 MB
 _CHUNK = 1 << 16
 _HEADER = 20  # bytes, up to and with e_machine
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 
 
 def own_arch() -> str:
     """This machine's architecture in Go's words (amd64, arm64 …)."""
-    machine = platform.machine()
-    return _MACHINES.get(machine, machine)
+    return go_name(platform.machine())
 
 
 def elf_arch(path: Path) -> str | None:
@@ -50,7 +39,7 @@ def elf_arch(path: Path) -> str | None:
         return None
     kind, order = header[4], header[5]
     (machine,) = struct.unpack(">H" if order == 2 else "<H", header[18:20])  # noqa: PLR2004 - ELFDATA2MSB
-    return next((arch for arch, known in _ELF.items() if known == (kind, order, machine)), None)
+    return of_elf((kind, order, machine))
 
 
 def run(

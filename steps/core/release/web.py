@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
 import socket
@@ -20,7 +19,8 @@ from urllib.request import proxy_bypass
 import urllib3
 from urllib3 import exceptions as broken
 
-from steps.core.base.errors import SourceUnavailable, StepFailed, masked_url
+from steps.core.base.errors import SourceUnavailable, StepFailed
+from steps.core.base.urls import apart, loopback, masked_url, shown
 
 CONNECT, READ = 10.0, 10.0  # seconds for one connection and for one wait for bytes
 FAILURES = 5  # in a row without one new byte
@@ -35,18 +35,6 @@ _GONE = {404, 410}
 
 class _Again(Exception):
     """This attempt failed; another one may not."""
-
-
-def shown(url: str) -> str:
-    """Return a URL for people: no credentials, no query (mirrors redirect to signed ones)."""
-    return re.split(r"[?#]", masked_url(url), maxsplit=1)[0]
-
-
-def loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def proxy_for(url: str) -> tuple[str, str]:
@@ -65,13 +53,6 @@ def proxy_for(url: str) -> tuple[str, str]:
 def _with_scheme(proxy: str) -> str:
     """Return a proxy's URL: the environment may name one without a scheme."""
     return proxy if "//" in proxy else f"http://{proxy}"
-
-
-def _apart(url: str) -> tuple[str, str]:
-    """Return a URL without its login, and the login. What ends the login is the last @, for passwords have / and @."""
-    scheme, slashes, rest = url.partition("//")
-    login, _, host = rest.rpartition("@")
-    return f"{scheme}{slashes}{host}", login
 
 
 def download(
@@ -202,7 +183,7 @@ class _Download:
             if self.met and not certificate:
                 raise
             hint = "" if variable or loopback(urlsplit(url).hostname or "") else "; behind a proxy, set HTTPS_PROXY"
-            raise self.unavailable(f"cannot reach {urlsplit(_apart(url)[0]).netloc}: {_reason(error)}{hint}") from error
+            raise self.unavailable(f"cannot reach {urlsplit(apart(url)[0]).netloc}: {_reason(error)}{hint}") from error
 
     def _pool(self, variable: str, proxy: str) -> urllib3.PoolManager:
         if proxy not in self.pools:
@@ -234,7 +215,7 @@ class _Download:
         return type(kind.__name__, (kind,), {"ConnectionCls": Connection})
 
     def _proxied(self, variable: str, proxy: str) -> urllib3.PoolManager:
-        url, login = _apart(_with_scheme(proxy))
+        url, login = apart(_with_scheme(proxy))
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             shown_proxy = masked_url(_with_scheme(proxy))
             raise self.unavailable(f"the proxy of {variable} ({shown_proxy}) is neither http nor https")
