@@ -13,6 +13,7 @@ from clusters import on_hosts, on_loopback, seen
 from journal import entry, zap
 
 from steps.core.base.errors import UNHEALTHY, UNKNOWN
+from steps.core.base.frames import Damaged
 from steps.core.base.hints import Hints
 from steps.core.config.model import Cluster, Node
 from steps.core.doctor.collect import _parts, _restarting, script
@@ -382,8 +383,11 @@ def test_restarting_counts_tries_of_one_series(unit: dict[str, str], active: str
 
 
 def test_parts_are_read_by_their_size() -> None:
-    output = "part state 4\na\nb\npart log 0\npart etcd 9\npart x 1\n"
-    assert _parts(output) == {"state": "a\nb\n", "log": "", "etcd": "part x 1\n"}
+    said = {"state": "a\nb\n", "log": "", "etcd": "part x 1\n", "others": "é", "instances": "", "owners": "x"}
+    output = "".join(f"part {name} {len(text.encode())}\n{text}\n" for name, text in said.items())
+    assert _parts(output) == said
+    with pytest.raises(Damaged, match="does not say owners"):
+        _parts(output.rpartition("part")[0])
 
 
 @pytest.mark.parametrize("cluster", [CLUSTER, on_hosts(), on_loopback()])

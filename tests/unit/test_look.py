@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.core.base.digest import digest
+from steps.core.base.frames import Damaged
 from steps.core.config.model import Cluster
 from steps.core.node.facts import Look, NodeFacts
 from steps.core.node.inspect import parse
@@ -25,6 +26,7 @@ from steps.core.node.inspect_script import look_script, pid_lines
 from steps.core.node.resources import Blob, Block, Command, Directory, File, Promise, Resource, Stream, Symlink, User
 from steps.core.release.binaries import own_arch
 
+END = "end facts\nend digests\n"
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -211,8 +213,10 @@ def test_process_that_has_not_become_etcd_yet_is_none(
         systemctl.write_text(f"#!/bin/sh\nprintf 'ActiveState={state}\\nMainPID={process.pid}\\n'\n")
         systemctl.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        found = looked(on_hosts()).process
-        process.kill()
+        try:
+            found = looked(on_hosts()).process
+        finally:
+            process.kill()
     assert (found.pid if found else None) == (process.pid if seen else None)
 
 
@@ -240,7 +244,7 @@ def test_systemds_words() -> None:
     cluster = on_hosts()
     unit = "LoadState=loaded\nMainPID=812\nExecStart={ path=/usr/local/bin/etcd ; argv[]=a=b }\nDropInPaths="
     said = f"arch=aarch64\nsystemd=252\nunit {len(unit)}\n{unit}\n"
-    said += "failed to do something\nmember=1\nliving=same\nversion=3.5.16\n"
+    said += "failed to do something\nmember=1\nliving=same\nversion=3.5.16\n" + END
     look = parse(said, [])
     assert look.facts.systemd == 252
     assert look.unit["MainPID"] == "812"
@@ -254,7 +258,7 @@ def test_systemds_words() -> None:
 
 def test_a_process_whose_argument_has_a_newline() -> None:
     argv = "/bin/etcd\n--name=a\n\n"
-    look = parse(f"process 5 {'a' * 64} 1700000000 {len(argv)}\n{argv}\nmember=1\n", [])
+    look = parse(f"process 5 {'a' * 64} 1700000000 {len(argv)}\n{argv}\nmember=1\n{END}", [])
     assert look.process is not None
     assert (look.process.pid, look.process.argv[:2], look.member) == (5, ("/bin/etcd", "--name=a"), True)
 
@@ -264,8 +268,8 @@ def test_a_text_of_any_bytes_comes_back(text: bytes) -> None:
     content = text.decode("utf-8", "surrogateescape")
     said = (
         b"entry 81a4 644 5 domain users\tdomain users\t/f\nentry 81a4 644 5 root\troot\t/g\n"
-        b"text %d /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n"
-    ) % (len(text), text)
+        b"text %d /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n%s"
+    ) % (len(text), text, END.encode())
     look = parse(said.decode("utf-8", "surrogateescape"), [])
     assert (look.entries["/f"].content, look.entries["/g"].content) == (content, "ok")
     assert look.entries["/f"].group == "domain users"
@@ -275,20 +279,20 @@ def test_a_text_of_any_bytes_comes_back(text: bytes) -> None:
 @pytest.mark.parametrize("now", [b"", b"longer than it was", b"\n==> /g <==\n"])
 def test_a_text_that_changed_while_it_was_read_is_none(now: bytes) -> None:
     said = b"text 5 /f\ntext 2 /g\ntexts\n==> /f <==\n%s\n==> /g <==\nok\nmember=1\n" % now
-    with pytest.raises(ValueError, match="a file changed meanwhile"):
+    with pytest.raises(Damaged, match="a file changed meanwhile"):
         parse(said.decode(), [])
 
 
 def test_parse_facts_of_each_kind_are_typed() -> None:
     said = "uid=0\nclock=1700000000\nsystemd=252\nzstd=1\ngiven=ETCD_A ETCD_B\naccounts=/etc/passwd, /etc/shadow\n"
-    facts = parse(f"{said}ETCD_NAME=a\nbinary=/usr/local/bin/etcd\nversion=3.5.16\nliving=same\nx=1\n", []).facts
+    facts = parse(f"{said}ETCD_NAME=a\nbinary=/usr/local/bin/etcd\nversion=3.5.16\nliving=same\nx=1\n{END}", []).facts
     assert (facts.uid, facts.clock, facts.systemd, facts.has_zstd) == (0, 1_700_000_000, 252, True)
     assert (facts.given_variables, facts.accounts_read_only) == (("ETCD_A", "ETCD_B"), ("/etc/passwd", "/etc/shadow"))
     assert facts.environment == {"ETCD_NAME": "a"}
     assert (facts.binary_digest, facts.installed_version, facts.running_version) == ("", "3.5.16", "3.5.16")
-    assert parse("", []).facts == NodeFacts(), "what is not said is unknown"
+    assert parse(END, []).facts == NodeFacts(), "what is not said is unknown"
 
 
-def test_parse_number_that_is_none_raises_value_error() -> None:
-    with pytest.raises(ValueError, match=r"^clock is '17x', a number was expected$"):
-        parse("clock=17x\n", [])
+def test_parse_number_that_is_none_raises_damaged() -> None:
+    with pytest.raises(Damaged, match=r"^clock is '17x', a number was expected$"):
+        parse(f"clock=17x\n{END}", [])

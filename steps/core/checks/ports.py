@@ -21,8 +21,8 @@ def ports(ctx: Context, node: Node, look: Look) -> Iterator[Problem]:
     taken = [port for port in wanted if port in look.listening and not re.search(rf":{port}\b", own)]
     if not taken:
         return
-    owners = ctx.sh(node, owners_script([inode for port in taken for _, inode in look.listening[port]])).out.split("\n")
-    holders = dict(line.split(" ", 1) for line in owners if " " in line)
+    owners = owners_script([inode for port in taken for _, inode in look.listening[port]])
+    holders = dict(line.split(" ", 1) for line in ctx.sh(node, owners).out.splitlines() if " " in line)
     for port in taken:
         inodes = [inode for _, inode in look.listening[port]]
         who = next(

@@ -90,7 +90,7 @@ def _foreign(ctx: Context, node: Node, look: Look) -> Problem | None:
     taken = any(port in look.listening for port in (node.client_port, node.peer_port))
     if not cluster.systemd or not taken or (living and instances.ours(cluster, node, look)):
         return None
-    instance = instances.foreign(cluster, node, look, instances.parse(ctx.sh(node, instances.script()).out))
+    instance = instances.foreign(cluster, node, look, ctx.answer(node, instances.script(), instances.parse))
     if instance is None:
         return None
     replaced = look.unit.get("FragmentPath") == unit_file(cluster, node) and not look.unit.get("EnvironmentFiles")

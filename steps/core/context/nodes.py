@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core.base import files
 from steps.core.base.errors import NodeFailed, Refused
+from steps.core.base.frames import Damaged
 from steps.core.base.hints import again
 from steps.core.base.report import Report
 from steps.core.config.model import Cluster, Node
@@ -96,16 +97,16 @@ class Nodes:
         result = self.sh(node, script)
         if not result.ok:
             raise Refused(f"looking at it failed: {result.err.strip()[-300:]}", node=node.name)
-        out = result.out
-        if listing:
-            out, self.members = listed(out)
         try:
+            out = result.out
+            if listing:
+                out, self.members = listed(out)
             look = parse(out, wanted)
-        except ValueError as error:
+        except Damaged as error:
             raise Refused(f"looking at it failed: {error}", node=node.name, hint=again()) from error
         clock = look.facts.clock
         if clock is None:
-            raise Refused("looking at it failed: the answer is cut", node=node.name, hint=again())
+            raise Refused("looking at it failed: its answer does not say the time", node=node.name, hint=again())
         look = replace(look, skew=max(0, clock - self.now()) or min(0, clock - before))
         if look.process is None or look.facts.running_version or not (version := self._version(node, look.process)):
             return look
@@ -125,6 +126,17 @@ class Nodes:
     def sh(self, node: Node, script: str, *, deadline: float = 60) -> Result:
         """Runs a shell script on the node (root over SSH); `deadline` in seconds. Raises NodeFailed if it is lost."""
         return self._hosts.run(node, script, deadline=deadline)
+
+    def answer(self, node: Node, script: str, read: Callable[[str], T], *, deadline: float = 60) -> T:
+        """Run a script on the node, and return what `read` makes of what it prints.
+
+        Raises NodeFailed where the node is lost, and where `read` says that the answer is Damaged.
+        """
+        out = self.sh(node, script, deadline=deadline).out
+        try:
+            return read(out)
+        except Damaged as error:
+            raise NodeFailed(node.name, f"its answer cannot be read: {error}", hint=again()) from error
 
     def each(self, nodes: Sequence[Node], work: Callable[[Node], T]) -> dict[str, T]:
         """`work` on all nodes in parallel; failures are collected and raised together."""

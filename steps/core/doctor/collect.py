@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from steps.core.base.errors import StepsError
+from steps.core.base.frames import Damaged, frames, printable
 from steps.core.base.shell import quoted
 from steps.core.checks import ports
 from steps.core.doctor.evidence import Evidence, NodeEvidence
@@ -19,6 +20,7 @@ from steps.core.etcd.views import View
 from steps.core.node.paths import wal_parent
 from steps.core.node.resources import File, Promise, User
 from steps.core.node.service import State, log_script, parse_state, state_script
+from steps.core.procedures import data_holders
 from steps.core.procedures.data_holders import holders_script
 from steps.core.transport.node_lock import not_root
 
@@ -59,25 +61,52 @@ def _case(ctx: Context, node: Node) -> NodeEvidence:
         if instances.ours(ctx.cluster, node, look):  # asked where it listens now, and etcd.toml may say otherwise
             ctx.looks[node.name] = look
             node = ctx.serving.node(node.name)
-        parts = _parts(ctx.sh(node, script(ctx.cluster, node), deadline=120).out)
-        found = tuple(instances.parse(parts["instances"]))
-        foreign = _asked(ctx, node, instances.foreign(ctx.cluster, node, look, found))
+        said = examined(ctx, node)
+        foreign = _asked(ctx, node, instances.foreign(ctx.cluster, node, look, said.instances))
         taken = () if foreign else tuple(ports.ports(ctx, node, look))
     except StepsError as error:
         return NodeEvidence(node, unreachable=error.message, hint=error.hint or "is the host up?")
-    state = parse_state(parts["state"])
-    own = {look.pid, state.pid}
+    own = {look.pid, said.state.pid}
     return NodeEvidence(
         node,
         look=look,
-        state=state,
-        log=last_start(read(parts["log"]), restarting=_restarting(look, state)),
-        view=parse(parts["etcd"]),
+        state=said.state,
+        log=last_start(read(said.log), restarting=_restarting(look, said.state)),
+        view=said.view,
         ports=taken,
-        others={pid: line for line in parts["others"].splitlines() if (pid := int(line.split()[1])) not in own},
-        instances=found,
+        others={pid: line for pid, line in said.holders.items() if pid not in own},
+        instances=said.instances,
         foreign=foreign,
-        owners=dict(_owners(ctx.cluster, parts["owners"])),
+        owners=dict(_owners(ctx.cluster, said.owners)),
+    )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What `script` printed on a node. `holders`: as data_holders.parse returns them; `owners`: as stat printed it."""
+
+    state: State
+    log: str
+    view: View
+    holders: Mapping[int, str]
+    instances: tuple[Instance, ...]
+    owners: str
+
+
+def examined(ctx: Context, node: Node) -> Said:
+    """Run `script` on the node. Raises Refused and NodeFailed."""
+    return ctx.answer(node, script(ctx.cluster, node), _said, deadline=120)
+
+
+def _said(output: str) -> Said:
+    parts = _parts(output)
+    return Said(
+        state=parse_state(parts["state"]),
+        log=parts["log"],
+        view=parse(parts["etcd"]),
+        holders=data_holders.parse(parts["others"]),
+        instances=tuple(instances.parse(parts["instances"])),
+        owners=parts["owners"],
     )
 
 
@@ -127,17 +156,16 @@ def script(cluster: Cluster, node: Node) -> str:
 
 _FRAME = """\
 o=$( ( {script} ) 2>&1; echo .); o=${{o%.}}
-printf 'part %s %s\\n%s' {name} "${{#o}}" "$o"
+printf 'part %s %s\\n%s\\n' {name} "${{#o}}" "$o"
 """
+_PARTS = ("state", "log", "etcd", "others", "instances", "owners")
 
 
 def _parts(output: str) -> dict[str, str]:
-    rest, parts = output.encode("utf-8", "surrogateescape"), dict[str, str]()
-    while rest:
-        line, _, rest = rest.partition(b"\n")
-        _, name, size = line.split()
-        parts[name.decode()] = rest[: int(size)].decode("utf-8", "replace")
-        rest = rest[int(size) :]
+    """Return what each part of `script` printed. Raises Damaged where one is missing."""
+    parts = {name: printable(text) for (name,), text in frames(output, "part", words=1)}
+    if missing := [name for name in _PARTS if name not in parts]:
+        raise Damaged(f"it does not say {', '.join(missing)}")
     return parts
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from steps.core.base.frames import Answer, Damaged, head
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd.views import Auth, Member, Status, View
@@ -19,7 +20,7 @@ COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
 STATUS_TIMEOUT = 3  # seconds of one endpoint: they are asked in turn, and those that are down must not hide the rest
 PROBE_TTL = 20  # seconds, longer than any command: then etcd itself removes what was written as a trial
 T = TypeVar("T")
-_FRAME = re.compile(r"(?P<what>answer|said) (?P<name>[a-z]+) (?P<code>[0-9]{1,3}) (?P<size>[0-9]{1,9})")
+_HEAD = re.compile(r"(answer|said) [a-z]+ [0-9]{1,3}")  # of a frame: which, of what, the exit code
 ALARMS = {1: "NOSPACE", 2: "CORRUPT"}  # etcd's api/etcdserverpb/rpc.proto, AlarmType
 
 
@@ -208,19 +209,23 @@ def parse(output: str) -> View:
 def _answers(output: str) -> tuple[dict[str, _Answer], str]:
     """The framed answers by name, and the value that was written as a trial."""
     answers: dict[str, _Answer] = {}
-    wrote, rest = "", output.encode("utf-8", "surrogateescape")
+    wrote, rest = "", Answer(output)
     while rest:
-        line, _, rest = rest.partition(b"\n")
-        if frame := _FRAME.fullmatch(text := line.decode("utf-8", "surrogateescape")):
-            size = int(frame["size"])
-            content, rest = rest[:size].decode("utf-8", "surrogateescape"), rest[size + 1 :]
-            name, former = frame["name"], answers.get(frame["name"])
-            if frame["what"] == "answer":
-                answers[name] = _Answer(int(frame["code"]), content)
-            elif former is not None:
-                answers[name] = replace(former, err=content)
-        elif text.startswith("wrote="):
-            wrote = text.removeprefix("wrote=")
+        line = rest.line()
+        found = head(line)
+        if line.startswith("wrote="):
+            wrote = line.removeprefix("wrote=")
+        if found is None or not _HEAD.fullmatch(" ".join(found.words)):
+            continue
+        what, name, code = found.words
+        try:
+            content = rest.text(found.size)
+        except Damaged:
+            break  # this and what follows counts as not answered
+        if what == "answer":
+            answers[name] = _Answer(int(code), content)
+        elif name in answers:
+            answers[name] = replace(answers[name], err=content)
     return answers, wrote
 
 

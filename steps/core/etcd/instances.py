@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from steps.core.base.frames import frames, number, printable
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd.client import COMMAND_TIMEOUT, asking
@@ -67,13 +68,11 @@ true
 
 
 def parse(output: str) -> list[Instance]:
-    """Return what `script` found. What cannot be read is left out."""
-    rest, found = output.encode("utf-8", "surrogateescape"), []
-    while rest.startswith(b"etcd "):
-        line, _, rest = rest.partition(b"\n")
-        _, pid, size = line.split()
-        body, rest = rest[: int(size)].decode("utf-8", "replace"), rest[int(size) + 1 :]
-        found.append(_instance(int(pid), [each.partition(" ")[::2] for each in body.splitlines()]))
+    """Return what `script` found. Raises Damaged."""
+    found = []
+    for (pid,), body in frames(output, "etcd", words=1):
+        facts = [line.partition(" ")[::2] for line in printable(body).splitlines()]
+        found.append(_instance(number(pid), facts))
     return found
 
 
@@ -103,10 +102,10 @@ def _options(words: Sequence[str], environment: Sequence[str]) -> Iterator[tuple
     for line in environment:
         name, _, value = line.removeprefix("ETCD_").partition("=")
         yield name.lower().replace("_", "-"), value
-    for number, word in enumerate(words):
+    for at, word in enumerate(words):
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name in _OPTIONS:
-            yield name, value if equals else "".join(words[number + 1 : number + 2])
+            yield name, value if equals else "".join(words[at + 1 : at + 2])
 
 
 def _unit(groups: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from steps.core.base.frames import Answer, head, unreadable
 from steps.core.etcd.client import members_script, parse
 from steps.core.etcd.views import Member
 from steps.core.node.service import state_script
@@ -12,7 +13,7 @@ from steps.core.node.service import state_script
 if TYPE_CHECKING:
     from steps.core.config.model import Cluster, Node
 
-MARK = "\nlisting\n"  # behind it stands what the member said meanwhile
+_KIND = "listing"  # of the frame, in front of all else, with what the member said meanwhile
 _ARGV = 'head -c 65536 "/proc/${p%%[!0-9]*}/cmdline" 2>/dev/null | tr "\\0" "\\n"'  # of the pid in $p
 
 
@@ -39,10 +40,15 @@ def listing_script(cluster: Cluster, node: Node) -> str:
 def with_listing(cluster: Cluster, node: Node, script: str) -> str:
     """`script`, and meanwhile the node's member is asked for the member list: `listed` takes the two apart."""
     asking = f"b=$( {{\n{listing_script(cluster, node)}}} </dev/null )"
-    return f"{{\n{script}}} | {{\n{asking}\ncat; printf '\\nlisting\\n%s\\n' \"$b\"; }}\n"
+    return f'{{\n{script}}} | {{\n{asking}\nprintf \'{_KIND} %s\\n%s\\n\' "${{#b}}" "$b"; cat; }}\n'
 
 
 def listed(output: str) -> tuple[str, tuple[Member, ...] | None]:
-    """What the script itself said, and the member list, if there was one to be had."""
-    said, _, answer = output.rpartition(MARK)
-    return said, parse(answer).members
+    """Return what the script itself printed, and the member list; None where the member gave none. Raises Damaged."""
+    answer = Answer(output)
+    line = answer.line()
+    found = head(line)
+    if found is None or found.words != (_KIND,):
+        raise unreadable(line)
+    members = parse(answer.text(found.size)).members
+    return answer.rest(), members

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from steps.core.base.frames import Answer, Damaged, encoded, unreadable
 from steps.core.node import ca_key, wal_header
 from steps.core.node.facts import LARGE, Entry, Look, NodeFacts, Process, Space
 from steps.core.node.resources import Command, Resource, Service
 
 SAME = "same"  # the living process runs what is installed
 _KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
+_PARTS = {"facts", "digests"}  # each says at its end that it has come to it
 
 
 def parse(output: str, resources: Sequence[Resource]) -> Look:
-    """Reads the script's output. What it does not mention does not exist. Raises ValueError where a file changed."""
+    """Return what the script printed. What it does not mention does not exist on the node.
+
+    Raises Damaged where a file changed meanwhile, and where the answer is cut off or is not the script's.
+    """
     reader = _Reader(output, resources)
     reader.read()
     return reader.look()
@@ -22,7 +27,7 @@ def parse(output: str, resources: Sequence[Resource]) -> Look:
 
 class _Reader:
     def __init__(self, output: str, resources: Sequence[Resource]) -> None:
-        self._rest = output
+        self._answer = Answer(output)
         self._resources = resources
         self._entries: dict[str, Entry] = {}
         self._digests: dict[str, str] = {}
@@ -39,19 +44,30 @@ class _Reader:
         self._filesystems: dict[str, tuple[int, int, int | None]] = {}
         self._devices: dict[str, str] = {}
         self._process: Process | None = None
+        self._ended: set[str] = set()
 
     def read(self) -> None:
-        while self._rest:
-            line, _, self._rest = self._rest.partition("\n")
-            word, _, value = line.partition(" ")
-            handler = getattr(self, f"_on_{word}", None)
-            if handler is not None:
-                handler(value)
-            elif "=" in word:
-                name, _, content = line.partition("=")
-                self._facts[name] = content
-            elif len(word) == 64:  # noqa: PLR2004  a digest in hex, as b2sum prints it
-                self._digests[value[1:]] = word
+        while self._answer:
+            line = self._answer.line()
+            try:
+                self._read(line)
+            except Damaged:
+                raise
+            except (LookupError, ValueError) as error:
+                raise unreadable(line) from error
+        if self._ended != _PARTS:
+            raise Damaged("its answer is cut off")
+
+    def _read(self, line: str) -> None:
+        word, _, value = line.partition(" ")
+        handler = getattr(self, f"_on_{word}", None)
+        if handler is not None:
+            handler(value)
+        elif "=" in word:
+            name, _, content = line.partition("=")
+            self._facts[name] = content
+        elif len(word) == 64:  # noqa: PLR2004  a digest in hex, as b2sum prints it
+            self._digests[value[1:]] = word
 
     def look(self) -> Look:
         said = {name: value for name, value in self._facts.items() if value}
@@ -76,18 +92,14 @@ class _Reader:
             users=frozenset(self._users),
             states=self._states,
             listening={port: tuple(owners) for port, owners in self._listening.items()},
-            space={path: self._under(folder, writable) for path, (folder, writable) in self._folders.items()},
+            space={path: self._under(*place) for path, place in self._folders.items()},
             strangers=self._strangers,
             member="member" in said,
             wal="wal" in said,
         )
 
-    def _take(self, size: str) -> str:
-        # Sizes are bytes under LC_ALL=C, and the output was decoded: count in bytes.
-        raw = self._rest.encode("utf-8", "surrogateescape")
-        content = raw[: int(size)].decode("utf-8", "surrogateescape")
-        self._rest = raw[int(size) + 1 :].decode("utf-8", "surrogateescape")
-        return content
+    def _on_end(self, part: str) -> None:
+        self._ended.add(part)
 
     def _on_entry(self, value: str) -> None:
         raw, mode, mtime, names = value.split(" ", 3)
@@ -104,7 +116,7 @@ class _Reader:
 
     def _on_links(self, _value: str) -> None:
         for path in self._links:
-            self._links[path], _, self._rest = self._rest.partition("\n")
+            self._links[path] = self._answer.line()
 
     def _on_text(self, value: str) -> None:
         size, _, path = value.partition(" ")
@@ -112,19 +124,19 @@ class _Reader:
 
     def _on_texts(self, _value: str) -> None:
         """The files one behind another, as head prints them: what cannot be read is left out."""
-        raw, between = self._rest.encode("utf-8", "surrogateescape"), b""
+        between = b""
         for path, size in self._sizes.items():
-            header = between + f"==> {path} <==\n".encode("utf-8", "surrogateescape")
-            if not raw.startswith(header):
+            header = between + encoded(f"==> {path} <==\n")
+            if not self._answer.starts(header):
                 continue
-            start, between = len(header), b"\n"
-            end = start + min(size, LARGE)
+            between = b"\n"
+            self._answer.take(len(header))
+            text = self._answer.take(min(size, LARGE))
             if size < LARGE:
-                self._texts[path] = raw[start:end].decode("utf-8", "surrogateescape")
-            raw = raw[end:]
-        if not raw.startswith(b"\n"):
-            raise ValueError("a file changed meanwhile")
-        self._rest = raw[1:].decode("utf-8", "surrogateescape")
+                self._texts[path] = text
+        if not self._answer.starts(b"\n"):
+            raise Damaged("a file changed meanwhile")
+        self._answer.take(1)
 
     def _on_user(self, value: str) -> None:
         self._users.add(value)
@@ -136,13 +148,13 @@ class _Reader:
             self._states[resource.key] = state
 
     def _on_unit(self, value: str) -> None:
-        for line in self._take(value).splitlines():
+        for line in self._answer.text(int(value)).splitlines():
             name, _, content = line.partition("=")
             self._unit[name] = content
 
     def _on_process(self, value: str) -> None:
         pid, digest, started, size = value.split()
-        argv = self._take(size).split("\n")
+        argv = self._answer.text(int(size)).split("\n")
         self._process = Process(int(pid), digest, tuple(argv[:-1]), int(started))
 
     def _on_listen(self, value: str) -> None:
@@ -151,11 +163,10 @@ class _Reader:
 
     def _on_space(self, value: str) -> None:
         writable, _, path = value.partition(" ")
-        folder, _, self._rest = self._rest.partition("\n")
-        self._folders[path] = folder, writable == "1"
+        self._folders[path] = self._answer.line(), writable == "1"
 
     def _on_stranger(self, value: str) -> None:
-        self._strangers[value], _, self._rest = self._rest.partition("\n")
+        self._strangers[value] = self._answer.line()
 
     def _on_filesystem(self, value: str) -> None:
         block, free, total, spare, files, folder = value.split(" ", 5)
@@ -167,12 +178,14 @@ class _Reader:
         self._devices[folder] = device
 
     def _under(self, folder: str, writable: bool) -> Space:  # noqa: FBT001 - as it was read
+        if folder not in self._filesystems or folder not in self._devices:
+            raise Damaged(f"its answer does not say how much space is free in {folder}")
         free, total, inodes = self._filesystems[folder]
         return Space(free, total, self._devices[folder], writable, inodes)
 
 
 def _facts(said: Mapping[str, str], digests: Mapping[str, str]) -> NodeFacts:
-    """Return the facts from the script's lines `name=value`; `digests`: by path. Raises ValueError."""
+    """Return the facts from the script's lines `name=value`; `digests`: by path. Raises Damaged."""
     binary, version, running = said.get("binary"), said.get("version"), said.get("living")
     return NodeFacts(
         cpu=said.get("arch"),
@@ -192,7 +205,7 @@ def _facts(said: Mapping[str, str], digests: Mapping[str, str]) -> NodeFacts:
         environment={name: value for name, value in said.items() if name.startswith("ETCD_")},
         open_database=said.get("database"),
         open_segment=said.get("segment"),
-        cluster_id=wal_header.cluster_id(bytes.fromhex(said.get("walhead", ""))) or None,
+        cluster_id=wal_header.cluster_id(_bytes(said.get("walhead", ""))) or None,
         inner_wal="innerwal" in said,
         odd_segment=said.get("odd"),
         has_ca_key=ca_key.FACT in said,
@@ -208,5 +221,13 @@ def _number(said: Mapping[str, str], name: str) -> int | None:
     if name not in said:
         return None
     if not said[name].isdecimal():
-        raise ValueError(f"{name} is {said[name]!r}, a number was expected")
+        raise Damaged(f"{name} is {said[name]!r}, a number was expected")
     return int(said[name])
+
+
+def _bytes(octets: str) -> bytes:
+    """Return the bytes that od printed in hex. Raises Damaged."""
+    try:
+        return bytes.fromhex(octets)
+    except ValueError as error:
+        raise unreadable(octets) from error

@@ -106,9 +106,9 @@ def look_script(cluster: Cluster, node: Node, resources: Sequence[Resource]) -> 
             )
         elif isinstance(resource, Command):
             lines.append(f"( {resource.unless} ) >/dev/null 2>&1 </dev/null && echo state {index} done")
-    lines += _member(cluster, node)
+    lines += [*_member(cluster, node), "echo end facts"]
     # Half of the time goes into the digests: all else is seen meanwhile.
-    beside = ["} | {", "d=$(", *digests, ")", 'cat; printf "%s\\n" "$d"', "}"]
+    beside = ["} | {", "d=$(", *digests, ")", 'cat; printf "%s\\n" "$d"; echo end digests', "}"]
     return "\n".join([*functions, "{", *lines, *beside]) + "\n"
 
 
@@ -157,7 +157,6 @@ def _member(cluster: Cluster, node: Node) -> list[str]:
         *_ground(cluster, node),
         f"spaces {quoted(written_paths(cluster, node))}",
         "listening",
-        "true",
     ]
     return lines
 

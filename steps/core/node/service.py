@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from shlex import quote
 
@@ -14,6 +15,7 @@ from steps.core.transport.node_lock import not_root
 START = "--- etcd is started ---"  # what our own start writes into the log of a plain process
 UP = 2  # seconds, in which most members serve: to wait for it costs a node less than to ask again and again
 _LOG_FIELDS = ("MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER", "_TRANSPORT")
+_STATE = re.compile(r"state ([a-z/-]+) ([0-9]{1,9})")
 STOP_SECONDS = 90  # systemd's own patience before it kills
 
 
@@ -131,11 +133,10 @@ echo "$s"
 
 
 def parse_state(output: str) -> State:
-    for line in output.splitlines():
-        if line.startswith("state "):
-            _, active, pid = line.split()
-            return State(active, int(pid))
-    return State("unknown", 0)
+    """Return what `state_script` printed; "unknown" where that cannot be read."""
+    line = next((line for line in output.splitlines() if line.startswith("state ")), "")
+    found = _STATE.fullmatch(line)
+    return State(found[1], int(found[2])) if found else State("unknown", 0)
 
 
 def log_script(cluster: Cluster, node: Node, lines: int) -> str:

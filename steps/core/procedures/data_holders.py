@@ -6,6 +6,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from steps.core.base.errors import Unhealthy
+from steps.core.base.frames import number, unreadable
 from steps.core.base.hints import invoke
 from steps.core.etcd import instances
 
@@ -16,15 +17,27 @@ if TYPE_CHECKING:
 
 def refuse_held(ctx: Context, node: Node) -> None:
     """etcd waits for ever for the lock on its database that a second etcd holds."""
-    holders = ctx.sh(node, holders_script(node)).out.split("\n")[:-1]
+    holders = ctx.answer(node, holders_script(node), parse)
     if holders:
-        living = instances.parse(ctx.sh(node, instances.script()).out)
-        ends = "; ".join(instances.end(living, int(holder.split()[1])) for holder in holders)
+        living = ctx.answer(node, instances.script(), instances.parse)
+        ends = "; ".join(instances.end(living, pid) for pid in holders)
         raise Unhealthy(
-            f"{node.name}: {', '.join(holders)} has {node.paths.data} open: a second etcd on the same data? "
+            f"{node.name}: {', '.join(holders.values())} has {node.paths.data} open: a second etcd on the same data? "
             "It was not started",
             hint=f"if nothing needs it, on {node.name}: {ends}; then: {invoke(f'start --node {node.name}')}",
         )
+
+
+def parse(output: str) -> dict[int, str]:
+    """Return `pid N (name)` by pid, as `holders_script` prints it. Raises Damaged."""
+    holders = {}
+    for line in output.splitlines():
+        word, _, named = line.partition(" ")
+        pid, _, name = named.partition(" ")
+        if word != "pid" or not name:
+            raise unreadable(line)
+        holders[number(pid)] = line
+    return holders
 
 
 def holders_script(node: Node) -> str:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from steps.core.base.frames import decoded, head
 from steps.core.transport.node_lock import Lock
 
 STALL = 30  # seconds without one byte taken by the other side while sending
@@ -144,20 +145,24 @@ class Session:
             out = self._until(b"\n" + self._token + b" ", end, sink)
         except SessionError as error:
             raise SessionError(str(error) if broken is None else f"{error} ({broken})") from broken
-        frame = re.fullmatch(rb"(\d{1,3}) (\d{1,8})", self._until(b"\n", end))
-        if frame is None:
-            raise self._ended("the answer has no end that makes sense")
-        code, size = int(frame[1]), int(frame[2])
+        code, size = self._end(end)
         while len(self._buffer) < size:
             self._fill(end)
         err, self._buffer = self._buffer[:size], self._buffer[size:]
         if code != 0:
             self.close()
-        return Result(code, out.decode("utf-8", "surrogateescape"), err.decode(errors="replace"))
+        return Result(code, decoded(out), err.decode(errors="replace"))
 
     def close(self) -> None:
         self.closed = True
         self._pipe.close()
+
+    def _end(self, end: float) -> tuple[int, int]:
+        """Return a script's exit code, and the size of its stderr, from the frame behind what it printed."""
+        found = head(decoded(self._until(b"\n", end)))
+        if found is None or len(found.words) != 1 or not re.fullmatch("[0-9]{1,3}", found.words[0]):
+            raise self._ended("the answer has no end that makes sense")
+        return int(found.words[0]), found.size
 
     def _begin(self, first: bytes) -> None:
         """Sends the first script without waiting for the shell, but never to sudo, which may ask for a password."""
