@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.errors import CertificateError, Refused, UsageError
 from steps.core.base.files import private_directory, replace
@@ -13,6 +13,7 @@ from steps.core.base.worktree import tracking_root
 from steps.core.cli.options import task
 
 if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
     from steps.core.config.model import Cluster
     from steps.core.context.context import Context
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     cn="the certificate's common name, which etcd's auth takes as the user; the NAME if not given",
     out="the directory; it is made where it is missing",
 )
-def client(c: Any, name: str, cn: str = "", out: str = "") -> None:
+def client(c: TaskContext, name: str, cn: str = "", out: str = "") -> None:
     """A client certificate: OUT/NAME.pem, OUT/NAME-key.pem (0600) and OUT/ca.pem"""
     from steps.core.tls import profiles
 
     command = c.command
-    cluster, ctx = command.cluster, command.ctx
+    cluster, ctx = command.cluster, command.open()
     if not cluster.tls.enabled:
         raise UsageError("[tls] enabled = false: nobody needs a certificate")
     _check_name(cluster, name)
@@ -41,7 +42,9 @@ def client(c: Any, name: str, cn: str = "", out: str = "") -> None:
     if ctx.dry:
         ctx.change(f"{target}/{name}.pem: {profiles.describe(profile)} ({reason or 'as it was issued'})")
         return
-    pair = ctx.authority.issue(profile) if reason else ctx.store.pair(name)
+    pair = None if reason else ctx.store.pair(name)
+    if pair is None:
+        pair = ctx.authority.issue(profile)
     if not target.exists():
         private_directory(target)  # one that exists may be anybody's, and stays as it is
     replace(target / "ca.pem", ctx.authority.ca(), mode=0o644)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.hints import invoke
 from steps.core.cli.options import task
 
+if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
+
 
 @task()
-def contents(c: Any) -> None:
+def contents(c: TaskContext) -> None:
     """This table: the phases in order, and the operations"""
     house, helps = c.command.house, c.command.helps
     names = [step.name for step in house.pipeline if step.name in helps]

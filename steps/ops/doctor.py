@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.errors import DONE, UNHEALTHY, Unhealthy, Unknown
 from steps.core.base.hints import again
@@ -15,16 +15,17 @@ from steps.core.doctor.collect import (
 from steps.core.node import ca_key
 
 if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
     from steps.core.doctor.rules import Finding
 
 
 @task(options=(NODE, JSON))
-def doctor(c: Any) -> None:
+def doctor(c: TaskContext) -> None:
     """What is wrong, how that is known, and the command that fixes it; reads only; exit 5: unhealthy, 6: unknown"""
     from steps.core.doctor.rules import diagnose
 
     command = c.command
-    evidence = gather(command.ctx, command.nodes)
+    evidence = gather(command.open(), command.nodes)
     findings = diagnose(evidence)
     report = command.report
     copies = [case.node for case in evidence.nodes if case.look is not None and case.look.facts.has_ca_key]

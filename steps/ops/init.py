@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.errors import Refused, StepsError, UsageError
 from steps.core.base.hints import invoke
 from steps.core.cli.options import task
+
+if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
 
 ASKING = 10  # seconds for the mirror's list of digests
 
@@ -21,7 +24,7 @@ ASKING = 10  # seconds for the mirror's list of digests
     user="the SSH user; with another than root, sudo is used",
     out="the file; one that exists is not written over",
 )
-def init(c: Any, nodes: str, name: str = "etcd", user: str = "root", out: str = "etcd.toml") -> None:
+def init(c: TaskContext, nodes: str, name: str = "etcd", user: str = "root", out: str = "etcd.toml") -> None:
     """Write an etcd.toml for hosts of your own, reached over SSH"""
     pairs = [pair.strip().partition("=") for pair in nodes.split(",") if pair.strip()]
     if not pairs or any(not node or not address for node, _, address in pairs):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.errors import UsageError
 from steps.core.base.hints import invoke
 from steps.core.base.option import JSON
 from steps.core.cli.options import task
 
+if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
+
 HEAD = ("RUN", "WHEN (UTC)", "WHO", "COMMAND", "CHANGES", "SECONDS", "RESULT")
 
 
 @task(options=(JSON,), count="how many runs; 10 if not said", run="one run, named as in the table: each of its changes")
-def log(c: Any, count: int = 10, run: str = "") -> None:
+def log(c: TaskContext, count: int = 10, run: str = "") -> None:
     """The last runs that could change something: who, when, what, how it ended"""
     from steps.core.cli.audit_log import runs
 

@@ -11,16 +11,16 @@ from steps.core.base.option import JSON
 from steps.core.cli.options import task
 
 if TYPE_CHECKING:
-    from steps.core.cli.invocation import Command
+    from steps.core.cli.invocation import Invocation, TaskContext
     from steps.core.config.model import Cluster
 
 OFFERS = {"backends": "etcd_cert_backend", "sources": "etcd_release_source"}
 
 
 @task(options=(JSON,))
-def plugins(c: Any) -> None:
+def plugins(c: TaskContext) -> None:
     """Every plugin: where it came from, its hooks, what it adds; and the pipeline as it will run"""
-    command: Command = c.command
+    command = c.command
     report = command.report
     trouble: StepsError | None = None
     cluster = None
@@ -43,7 +43,7 @@ def plugins(c: Any) -> None:
         raise trouble
 
 
-def listing(command: Command, cluster: Cluster | None) -> dict[str, Any]:
+def listing(command: Invocation, cluster: Cluster | None) -> dict[str, Any]:
     """`plugins` as data. Without a configuration nobody can say which backends and sources a plugin has."""
     known = command.house.plugins
     steps = known.steps()
@@ -64,7 +64,7 @@ def listing(command: Command, cluster: Cluster | None) -> dict[str, Any]:
 
 
 @task(kind="step or backend")
-def new(c: Any, name: str, kind: str = "step") -> None:
+def new(c: TaskContext, name: str, kind: str = "step") -> None:
     """Write plugins/NAME.py, which works as it is, and its test in plugins/tests"""
     from steps.core.cli.scaffold import written
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.digest import COMMAND, digest
 from steps.core.base.errors import CertificateError, NodeFailed, Refused, UsageError
@@ -14,6 +14,7 @@ from steps.core.cli.options import task
 from steps.core.node.ca_key import NAME, key_path
 
 if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
     from steps.core.config.model import Cluster, Node
     from steps.core.context.context import Context
 
@@ -21,10 +22,10 @@ MISSING, LINK = "missing", "link"  # what a node says instead of a digest
 
 
 @task(writes=True, options=(NODE,))
-def remove_ca_key(c: Any) -> None:
+def remove_ca_key(c: TaskContext) -> None:
     """Remove the nodes' copies of the CA's key, where this controller has that key; exit 3 where it does not"""
     command = c.command
-    cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
+    cluster, nodes, ctx = command.cluster, command.nodes, command.open()
     if not cluster.tls.enabled:
         raise UsageError("[tls] enabled = false: there is no CA")
     if cluster.tls.distribute_ca_key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import PurePosixPath
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.option import NODE
 from steps.core.cli.confirm import confirmed
@@ -17,14 +17,15 @@ from steps.core.node.service import disable_script, stop_script
 from steps.core.procedures.scripts import end
 
 if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
     from steps.core.config.model import Cluster, Node
 
 
 @task(writes=True, options=(NODE,), yes="the cluster's name, instead of typing it")
-def reset(c: Any, yes: str = "") -> None:
+def reset(c: TaskContext, yes: str = "") -> None:
     """Stop and disable the members and rename their data to .old-<time>; the CA and the certificates stay"""
     command = c.command
-    cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
+    cluster, nodes, ctx = command.cluster, command.nodes, command.open()
     if not ctx.dry:
         confirmed(cluster, yes, f"ends the members {', '.join(each.name for each in nodes)} of {cluster.name}")
     stamp = time.strftime("%Y%m%d-%H%M%S")

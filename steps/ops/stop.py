@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.core.base.option import NODE
 from steps.core.cli.confirm import confirmed
@@ -13,15 +13,16 @@ from steps.core.node.service import stop_script
 from steps.core.procedures.scripts import end
 
 if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
     from steps.core.config.model import Node
     from steps.core.context.context import Context
 
 
 @task(writes=True, options=(NODE,), yes="the cluster's name, instead of typing it: stopping takes the quorum away")
-def stop(c: Any, yes: str = "") -> None:
+def stop(c: TaskContext, yes: str = "") -> None:
     """Stop the members; data, certificates and units stay. `invoke start` starts them again"""
     command = c.command
-    cluster, nodes, ctx = command.cluster, command.nodes, command.ctx
+    cluster, nodes, ctx = command.cluster, command.nodes, command.open()
     if not ctx.dry and cluster.systemd and takes_quorum(ctx, nodes):
         confirmed(cluster, yes, f"stops {', '.join(each.name for each in nodes)}: the cluster will have no quorum")
     end(ctx, nodes, "stop", lambda each: stop_script(cluster, each), plan="will be stopped", done="stopped")

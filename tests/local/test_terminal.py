@@ -35,7 +35,7 @@ from steps.api import StepFailed, hookimpl
 
 @task
 def slow(c, end):
-    ctx = c.command.ctx
+    ctx = c.command.open()
 
     def work(node):
         Path("busy").touch()

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from steps.core.cli.options import path, selection, typed
 from steps.core.cli.project import House, HouseTask
 
 if TYPE_CHECKING:
-    from steps.core.cli.invocation import Command
+    from steps.core.cli.invocation import Invocation
 
 REPEATED = ("search-root", "collection", "config", "prompt-for-sudo-password")  # Invoke's options that a hint needs too
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,13 +49,19 @@ class StepsExecutor(Executor):
         return {}
 
     def _run(self, house: House, calls: Sequence[Call], told: Event, *, debug: bool) -> int:
-        command = None
+        with ExitStack() as opened:
+            code = self._outcome(opened, house, calls, told, debug=debug)
+        return code if streams.flushed(sys.stdout) else code or FAILED
+
+    def _outcome(self, opened: ExitStack, house: House, calls: Sequence[Call], told: Event, *, debug: bool) -> int:
+        """Run the tasks; say what went wrong. Return the exit code. What is opened is closed with `opened`."""
+        command: Invocation | None = None
         code, said = FAILED, "ended by a bug"  # what is raised and no StepsError
         hints = self._hints(calls, lambda: command.task if command else "")
         self.config.load_shell_env()  # INVOKE_SUDO_PASSWORD; Invoke's own executor does the same, task by task
         os.environ.pop("INVOKE_SUDO_PASSWORD", None)  # what we start has no use for it
         try:
-            command = self._command(house, calls, told, hints)
+            command = opened.enter_context(self._invocation(house, calls, told, hints))
             with _quiet_after(command):
                 self._tasks(command, calls)
             code, said = DIFFERS if command.differs else 0, ""
@@ -84,13 +90,13 @@ class StepsExecutor(Executor):
             _complain(f"error: on this machine: {error}", _state(command))
         finally:
             if command is not None:
-                command.close(code, said)
-        return code if streams.flushed(sys.stdout) else code or FAILED
+                command.ended(code, said)
+        return code
 
-    def _command(self, house: House, calls: Sequence[Call], told: Event, hints: Hints) -> Command:
-        from steps.core.cli.invocation import Command
+    def _invocation(self, house: House, calls: Sequence[Call], told: Event, hints: Hints) -> Invocation:
+        from steps.core.cli.invocation import Invocation
 
-        return Command(
+        return Invocation(
             house,
             self._helps(),
             calls,
@@ -100,7 +106,7 @@ class StepsExecutor(Executor):
             hints=hints,
         )
 
-    def _tasks(self, command: Command, calls: Sequence[Call]) -> None:
+    def _tasks(self, command: Invocation, calls: Sequence[Call]) -> None:
         for call in calls:
             self.config.load_collection(self.collection.configuration(call.called_as))
             context = call.make_context(self.config)
@@ -131,11 +137,11 @@ class StepsExecutor(Executor):
         return {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in tasks.items()}
 
 
-def _state(command: Command | None) -> str:
+def _state(command: Invocation | None) -> str:
     return command.progress() if command is not None else ""
 
 
-def _tell(command: Command | None) -> None:
+def _tell(command: Invocation | None) -> None:
     if command is not None:
         with suppress(OutputLost):  # the error itself goes to stderr
             command.tell()
@@ -149,7 +155,7 @@ def _complain(*lines: str) -> None:
 
 
 @contextmanager
-def _quiet_after(command: Command) -> Iterator[None]:
+def _quiet_after(command: Invocation) -> Iterator[None]:
     """However the block ends, nothing on the terminal is live any more, also where a second Ctrl-C comes meanwhile."""
     try:
         yield

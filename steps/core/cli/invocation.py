@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import filelock
 
-from steps.core.base.errors import Refused, UsageError
+from steps.core.base.errors import FAILED, Refused, UsageError
 from steps.core.base.files import replace
 from steps.core.base.hints import Hints, again, invoke
 from steps.core.base.option import NODE
@@ -33,12 +32,23 @@ if TYPE_CHECKING:
     from threading import Event
 
     from invoke.tasks import Call
+    from typing_extensions import Self
 
     from steps.core.cli.audit_log import RunLog
 
 
-class Command:
-    """Made before the first task runs; raises ConfigError, PluginError or UsageError before anything is touched."""
+class TaskContext(Protocol):
+    """What a task is called with: Invoke's context, which has the invocation."""
+
+    @property
+    def command(self) -> Invocation: ...
+
+
+class Invocation:
+    """One command line, for all of its tasks. `with` checks it at its beginning and closes at its end what was opened.
+
+    Connections, lock and log are opened by the first task that needs them, through `open`.
+    """
 
     def __init__(
         self,
@@ -51,34 +61,57 @@ class Command:
         told: Event,
         hints: Hints,
     ) -> None:
-        """`told`: see Hosts. `hints`: how this command line was typed."""
-        tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
+        """`helps`: task's name → its one line. `told`: see Hosts. `hints`: how this command line was typed.
+
+        Raises UsageError.
+        """
         self.house = house
-        self.helps = helps  # name of a task → its one line
+        self.helps = helps
+        self.task = ""  # the name of the one that runs
         self._calls = calls
+        self._tasks = [call.task for call in calls if isinstance(call.task, HouseTask)]
         self._sudo_password = sudo_password
         self._told = told
-        planning = any(task.path == "plan" for task in tasks)
-        if planning and len(calls) > 1:
+        self._planning = any(task.path == "plan" for task in self._tasks)
+        self.dry = dry or self._planning
+        self._writes = any(task.writes for task in self._tasks) and not self.dry
+        self.report = Report(json=bool(selection(calls, "json")), hints=hints)
+        self._nodes = selection(calls, "node")
+        self._done: list[str] = []
+        self._current = ""
+        self._cluster: Cluster | None = None
+        self._ctx: Context | None = None
+        self._engine: Engine | None = None
+        self._log: RunLog | None = None
+        self._opened = ExitStack()  # closes in reverse: connections, log, lock
+        self._result = (FAILED, "ended by a bug")  # until `ended` says otherwise
+        self._changed: dict[str, list[str]] = {}  # node → what this run has changed there
+
+    def __enter__(self) -> Self:
+        """Read etcd.toml, where a task needs it. Raises ConfigError, PluginError or UsageError: nothing was touched."""
+        if self._planning and len(self._calls) > 1:
             raise UsageError(
                 "plan stands alone: it is --dry all", hint=f"{invoke('--dry TASK')} with the tasks that you mean"
             )
-        self.dry = dry or planning
-        self._writes = any(task.writes for task in tasks) and not self.dry
-        self.report = Report(json=bool(selection(calls, "json")), hints=hints)
-        self._nodes = selection(calls, "node")
-        self._chain = [name for task in tasks for name in task.steps]
-        self._done: list[str] = []
-        self._current = ""
-        self._lock: filelock.BaseFileLock | None = None
-        self._log: RunLog | None = None
-        self._changed: dict[str, list[str]] = {}  # node → what this run has changed there
-        self.task = ""  # the name of the one that runs
-        if any(NODE in task.options for task in tasks):
+        if any(NODE in task.options for task in self._tasks):
             _ = self.nodes  # a wrong file or an unknown node stops the command here
+        return self
 
-    @cached_property
+    def __exit__(self, *_raised: object) -> None:
+        self._opened.close()
+
+    def ended(self, code: int, error: str) -> None:
+        """How the run ended, exit code and error message: its log keeps that."""
+        self._result = (code, error)
+
+    @property
     def cluster(self) -> Cluster:
+        """What etcd.toml says; read when it is first asked for. Raises ConfigError or PluginError."""
+        if self._cluster is None:
+            self._cluster = self._load()
+        return self._cluster
+
+    def _load(self) -> Cluster:
         from steps.core.base.errors import ConfigError
         from steps.core.config import load as config
 
@@ -101,7 +134,7 @@ class Command:
         chosen: str | None = selection(self._calls, "config")
         return chosen
 
-    @cached_property
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The selected nodes, in etcd.toml's order."""
         known = [node.name for node in self.cluster.nodes]
@@ -116,8 +149,16 @@ class Command:
         gone = {step.name for step, source in self.house.plugins.steps() if source.name in self.cluster.disabled}
         return [step for step in self.house.pipeline if step.name not in gone]
 
-    @cached_property
-    def ctx(self) -> Context:
+    def open(self) -> Context:
+        """Return what tasks and steps use of the nodes and the work directory; the same for the whole command line.
+
+        Where something may be changed, the work directory is locked from now on, and the log begins. Raises Refused.
+        """
+        if self._ctx is None:
+            self._ctx = self._open()
+        return self._ctx
+
+    def _open(self) -> Context:
         if self._writes:
             try:
                 self._take_lock()
@@ -134,6 +175,7 @@ class Command:
             new_key=self._new_host_key,
             paused=self.report.paused,
         )
+        self._opened.callback(hosts.close)
         return Context(
             self.cluster,
             hosts,
@@ -143,14 +185,10 @@ class Command:
             options=given(self._calls),
         )
 
-    @cached_property
-    def engine(self) -> Engine:
-        chain = [step for step in self.pipeline if "*" in self._chain or step.name in self._chain]
-        return Engine(self.ctx, self.nodes, chain)
-
     @property
     def differs(self) -> bool:
-        return self.dry and "ctx" in vars(self) and self.ctx.differences > 0
+        """Whether a dry run has found something that a real one would change."""
+        return self.dry and self._ctx is not None and self._ctx.differences > 0
 
     def take(self, names: Sequence[str]) -> None:
         """Runs these steps; `*` stands for all. Raises StepsError."""
@@ -161,15 +199,23 @@ class Command:
             if self._told.is_set():
                 raise KeyboardInterrupt
             self._current = name
-            self.engine.take(steps[name], f"[{list(steps).index(name) + 1}/{len(steps)}]")
+            self._running(steps.values()).take(steps[name], f"[{list(steps).index(name) + 1}/{len(steps)}]")
             self._done.append(name)
             self._current = ""
         if self.dry:
-            count, local = self.ctx.differences, self.ctx.locals
+            ctx = self.open()
+            count, local = ctx.differences, ctx.locals
             here = (
                 f" on the nodes; {local} file{'s' if local != 1 else ''} of this controller to write" if local else ""
             )
             self.report.tip((f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do") + here)
+
+    def _running(self, pipeline: Iterable[Step]) -> Engine:
+        if self._engine is None:
+            chosen = [name for task in self._tasks for name in task.steps]
+            chain = [step for step in pipeline if "*" in chosen or step.name in chosen]
+            self._engine = Engine(self.open(), self.nodes, chain)
+        return self._engine
 
     def progress(self) -> str:
         """For the message after a failure: what is done and what is not."""
@@ -185,14 +231,6 @@ class Command:
             table = [[name, str(len(changes)), changes[-1] if changes else "-"] for name, changes in rows]
             self.report.table(("NODE", "CHANGES", "THE LAST OF THEM"), table)
 
-    def close(self, code: int, error: str) -> None:
-        """Ends the run, whose exit code and error message are kept in the log, if it has one."""
-        if "ctx" in vars(self):
-            self.ctx.hosts.close()
-        self._keep(lambda log: log.end(code, error))
-        if self._lock is not None:
-            self._lock.release()
-
     def _take_lock(self) -> None:
         work = self.cluster.work
         claim(work)
@@ -205,7 +243,7 @@ class Command:
             raise Refused(
                 f"another run works on {self.cluster.name}: {who}", hint=f"wait for it to end, then: {again()}"
             ) from None
-        self._lock = lock
+        self._opened.callback(lock.release)
         who = f"{whoami()}@{socket.gethostname()}"
         replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
         self._open_log(who)
@@ -227,6 +265,7 @@ class Command:
         folder, names = self.cluster.work / "log", [node.name for node in self.nodes]
         with self._unbroken():
             self._log = RunLog(folder, who=who, command=command_line(self._calls), nodes=names)
+        self._opened.callback(self._keep, lambda log: log.end(*self._result))
 
     def _new_host_key(self, said: str) -> None:
         """Shown always, and kept in the run's log: with JSON on stdout it is a warning on stderr."""

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -21,6 +21,9 @@ from steps.core.cli.options import Declared
 from steps.core.cli.project import House, HouseTask
 from steps.core.extensions.manager import Plugins
 from steps.core.pipeline.step import Step
+
+if TYPE_CHECKING:
+    from steps.core.cli.invocation import TaskContext
 
 INVOKES_OWN = (".yaml", ".yml", ".json", ".py")  # what Invoke's own --config reads
 
@@ -95,7 +98,7 @@ def _without_config(words: Sequence[str]) -> list[str]:
 
 
 def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
-    def body(c: Any) -> None:
+    def body(c: TaskContext) -> None:
         c.command.take([step.name])
 
     help_line = (type(step).__doc__ or "").strip().partition("\n")[0]
@@ -105,7 +108,7 @@ def _step_task(house: House, step: Step, prefix: str) -> HouseTask:
 
 
 def _all(house: House) -> HouseTask:
-    def body(c: Any) -> None:
+    def body(c: TaskContext) -> None:
         c.command.take(["*"])
 
     made = _made(house, body, "all", "All phases in order, custom steps included")
