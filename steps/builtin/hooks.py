@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from steps.core.release.contracts import ReleaseSource
     from steps.core.tls.contracts import CARequest, CertBackend, LeafProfile
 
+OFFERS = ("builtin", "path", "github", "debian")
+
 
 class _Builtin:
     """The built-in backend, loaded when it is first needed: whoever only asks for its name need not wait for that."""

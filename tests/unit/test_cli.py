@@ -301,7 +301,7 @@ def test_a_dry_run_writes_no_file_at_all(clone: Path) -> None:
 def test_an_unknown_backend_is_told_with_those_that_there_are(clone: Path) -> None:
     (clone / "etcd.toml").write_text(ALONE + '\n[tls]\nbackend = "vault"\n')
     (clone / "plugins" / "own.py").write_text(
-        "from steps.api import hookimpl\n\n"
+        "from steps.api import hookimpl\n\nOFFERS = ('ours', 'step')\n\n"
         "@hookimpl\ndef etcd_cert_backend(name):\n    return object() if name in ('step', 'ours') else None\n"
     )
     line = ALONE.count("\n") + 3

@@ -224,6 +224,15 @@ def test_etcd_cert_backend_and_etcd_release_source_the_last_plugin_wins(cluster:
         plugins().cert_backend("x", cluster)
 
 
+def test_offers_are_the_known_names_that_a_plugin_answers_to(cluster: Cluster) -> None:
+    plugin = hook("etcd_cert_backend", lambda name: object() if name in ("p1", "listed", "hidden", "builtin") else None)
+    found = plugins(plugin)
+    assert found.offers(found.sources[0], "etcd_cert_backend", cluster) == ["builtin", "p1"]
+    plugin.OFFERS = ("listed", "not there")
+    assert found.offers(found.sources[0], "etcd_cert_backend", cluster) == ["builtin", "listed", "p1"]
+    assert found.offers(found.sources[0], "etcd_release_source", cluster) == []
+
+
 def test_etcd_flags_of_two_plugins_may_not_clash(cluster: Cluster) -> None:
     found = plugins(hook("etcd_flags", lambda: {"a": 1}), hook("etcd_flags", lambda node: {"b": node.name}))
     assert found.flags(cluster, cluster.nodes[0]) == {"a": "1", "b": "etcd-1"}

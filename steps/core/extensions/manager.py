@@ -121,21 +121,18 @@ class Plugins(Registry):
         return problems
 
     def offers(self, source: Source, hook: str, cluster: Cluster) -> list[str]:
-        """The backends or release sources that a plugin answers to: it is asked, with its own name, the configured
-        ones and its literals. The hook takes a name and has no list; what it compares with stands in its code.
+        """Return the backends or release sources that a plugin has, of the names that are known.
+
+        These are its own, the configured ones, and those that it lists itself: a hook answers to a name, and has no
+        list, so a plugin with several has them in OFFERS.
         """
         if hook not in source.hooks or not self.enabled(source):
             return []
         function = getattr(source.plugin, hook)
-        constants = getattr(getattr(function, "__code__", None), "co_consts", ())
-        # a tuple or set of names is one constant
-        literals = {text for each in constants for text in (each if isinstance(each, tuple | frozenset) else (each,))}
-        return sorted(
-            name
-            for name in {source.name, cluster.tls.backend, *cluster.release.sources, *literals}
-            if isinstance(name, str)
-            and self.answer(source, hook, function, {"name": name, "cluster": cluster}) is not None
-        )
+        listed: tuple[str, ...] = getattr(source.plugin, "OFFERS", ())
+        names = {source.name, cluster.tls.backend, *cluster.release.sources, *listed}
+        answers = {name: self.answer(source, hook, function, {"name": name, "cluster": cluster}) for name in names}
+        return sorted(name for name, answer in answers.items() if answer is not None)
 
     def cert_backend(self, name: str, cluster: Cluster) -> CertBackend:
         return cast("CertBackend", self._wanted("etcd_cert_backend", name, cluster))
