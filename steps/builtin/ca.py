@@ -131,17 +131,6 @@ def _create(request: CARequest) -> bytes:
 def _self_signed(request: CARequest, key: CertificateIssuerPrivateKeyTypes) -> bytes:
     now = datetime.now(timezone.utc).replace(microsecond=0)
     subject = pki.name(request.cn, request.subject)
-    usage = x509.KeyUsage(
-        key_cert_sign=True,
-        crl_sign=True,
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -151,7 +140,7 @@ def _self_signed(request: CARequest, key: CertificateIssuerPrivateKeyTypes) -> b
         .not_valid_before(now - _BACKDATE)
         .not_valid_after(now + timedelta(days=request.days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(pki.key_usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, pki.digest_for(key))
     )

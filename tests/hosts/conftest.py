@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -85,6 +86,15 @@ def config(lab: Lab, releases: Releases, tmp_path: Path) -> Callable[..., Path]:
         return lab.config(base, into=tmp_path, **changes)
 
     return write
+
+
+@pytest.fixture
+def dot_ssh(lab: Lab) -> Iterator[Path]:
+    """The operator's ~/.ssh, empty."""
+    folder = Path(lab.environment["HOME"]) / ".ssh"
+    folder.mkdir(mode=0o700)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @dataclass

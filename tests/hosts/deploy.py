@@ -92,6 +92,13 @@ def deploy(lab: Lab, folder: Path, base: str | Path, *, hosts: int = 3, **change
     return Deployed(lab, lab.config(base, into=folder, **changes), lab.hosts[:hosts])
 
 
+def three(lab: Lab, folder: Path, **changes: Any) -> Deployed:
+    """Three members, which `invoke all` made from the default etcd.toml with `changes`."""
+    made = deploy(lab, folder, "", nodes=[{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]], **changes)
+    made.invoke("all")
+    return made
+
+
 def pids(hosts: Sequence[Host]) -> list[int]:
     return each(lambda host: int(host.sh("systemctl show etcd --property=MainPID --value")), hosts)
 

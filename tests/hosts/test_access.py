@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -24,15 +23,6 @@ INVOKE = str(Path(sys.executable).with_name("invoke"))
 TOOLS = f"{NET}.1"  # the controller, as the hosts see it
 
 Config = Callable[..., Path]
-
-
-@pytest.fixture
-def dot_ssh(lab: Lab) -> Iterator[Path]:
-    """The operator's ~/.ssh, empty."""
-    folder = Path(lab.environment["HOME"]) / ".ssh"
-    folder.mkdir(mode=0o700)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from deploy import Deployed, deploy
+from deploy import Deployed, three
 from lab import Lab
 from releases import Releases
 
@@ -21,11 +21,8 @@ from steps.core.tls.store import Store
 def cluster(
     request: pytest.FixtureRequest, lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory
 ) -> Deployed:
-    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
     version = {"version": releases.versions[request.param]}
-    made = deploy(lab, tmp_path_factory.mktemp("attacks"), "", nodes=nodes, etcd=version, tls={"key": "rsa:2048"})
-    made.invoke("all")
-    return made
+    return three(lab, tmp_path_factory.mktemp("attacks"), etcd=version, tls={"key": "rsa:2048"})
 
 
 def asked(cluster: Deployed, pair: Path, port: int) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from deploy import Deployed, deploy
+from deploy import Deployed, three
 from host import broken
 from lab import Lab
 from releases import Releases
@@ -18,11 +18,7 @@ DATA, WAL = "/data/etcd/data", "/data/etcd/wal"
 
 @pytest.fixture(scope="module")
 def made(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
-    etcd = {"version": releases.versions[-1]}
-    cluster = deploy(lab, tmp_path_factory.mktemp("restored"), "", nodes=nodes, etcd=etcd)
-    cluster.invoke("all")
-    return cluster
+    return three(lab, tmp_path_factory.mktemp("restored"), etcd={"version": releases.versions[-1]})
 
 
 @pytest.fixture

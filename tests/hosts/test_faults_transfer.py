@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Writing
-from deploy import Deployed, Done, deploy, pids, project
+from deploy import Deployed, Done, pids, project, three
 from host import Host, each
 from invariants import intact
 from lab import Lab
@@ -38,10 +38,7 @@ cp -p /usr/local/bin/* /small; mount --bind /small /usr/local/bin
 @pytest.fixture(scope="module")
 def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """Three members of the last but one version, while the last one is what etcd.toml asks for."""
-    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
-    version = releases.versions[-2]
-    made = deploy(lab, tmp_path_factory.mktemp("transfer"), "", nodes=nodes, etcd={"version": version})
-    made.invoke("all")
+    made = three(lab, tmp_path_factory.mktemp("transfer"), etcd={"version": releases.versions[-2]})
     made.edit(etcd={"version": releases.versions[-1]})
     made.invoke("download")
     return made

@@ -9,7 +9,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ import pytest
 from host import Host, broken, each
 from lab import ROOT, Lab, _keygen
 from rootfs import OPS
-from test_access import INVOKE, fingerprint, public
+from test_access import DIFFERS, INVOKE, REFUSED, Config, fingerprint, public
 
-REFUSED, DIFFERS = 3, 4
-Config = Callable[..., Path]
 CONF = "/etc/ssh/sshd_config.d/00-test.conf"  # the first word counts: before the lab's own
 RESTART = "systemctl reset-failed ssh; systemctl restart ssh"
 CODE = "correct horse 42"
@@ -33,15 +31,6 @@ def clean(lab: Lab) -> list[Host]:
     """Hosts on which nothing is deployed."""
     lab.wipe()
     return lab.hosts[:3]
-
-
-@pytest.fixture
-def dot_ssh(lab: Lab) -> Iterator[Path]:
-    """The operator's ~/.ssh, empty."""
-    folder = Path(lab.environment["HOME"]) / ".ssh"
-    folder.mkdir(mode=0o700)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Writing
-from deploy import Deployed, deploy, pids
+from deploy import Deployed, pids, three
 from host import each
 from lab import Lab
 from releases import Releases
@@ -19,11 +19,7 @@ HOSTILE = "%H %% $HOME ${USER} `id` $(id) \"double\" 'single' back\\slash ; # {{
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
-    version = {"version": releases.versions[-1]}
-    made = deploy(lab, tmp_path_factory.mktemp("rotation"), "", nodes=nodes, etcd=version)
-    made.invoke("all")
-    return made
+    return three(lab, tmp_path_factory.mktemp("rotation"), etcd={"version": releases.versions[-1]})
 
 
 def shown(cluster: Deployed, port: int) -> list[str]:

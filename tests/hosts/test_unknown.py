@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy import Deployed, deploy, state
+from deploy import Deployed, state, three
 from host import Host, broken
 from lab import Lab, _keygen
 from releases import Releases
@@ -23,10 +23,7 @@ Fault = Callable[[Deployed, Path], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module")
 def made(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    nodes = [{"name": host.name, "ip": host.ip} for host in lab.hosts[:3]]
-    cluster = deploy(lab, tmp_path_factory.mktemp("unknown"), "", nodes=nodes, ssh={"connect_timeout": 3})
-    cluster.invoke("all")
-    return cluster
+    return three(lab, tmp_path_factory.mktemp("unknown"), ssh={"connect_timeout": 3})
 
 
 @pytest.fixture

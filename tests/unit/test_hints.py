@@ -21,7 +21,7 @@ __all__ = ["clone"]
 
 NS: Collection = runpy.run_path(str(ROOT / "tasks.py"))["ns"]
 # Texts of files that are written, which are no hints of a run.
-WRITTEN = ("steps/env.py", "steps/core/cli/scaffold.py")
+WRITTEN = ("steps/env.py",)
 
 
 def given(*front: str, config: str = "") -> Hints:

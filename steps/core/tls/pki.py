@@ -187,23 +187,30 @@ def san_changes(have: frozenset[str], profile: LeafProfile) -> str:
 # -- requests -----------------------------------------------------------------------------------------------------
 
 
+def key_usage(*allowed: str) -> x509.KeyUsage:
+    """Return the extension that allows these usages, by cryptography's names for them, and no other."""
+    names = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{name: name in allowed for name in names})
+
+
 def leaf_extensions(profile: LeafProfile, key: object) -> list[tuple[x509.ExtensionType, bool]]:
     """What a leaf for `profile` and that (public or private) key carries, with the criticality of each (RFC 5280)."""
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        # only RSA key exchange encrypts with the certificate's key
-        key_encipherment=isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)),
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    allowed = ["digital_signature"]
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
+        allowed.append("key_encipherment")  # only RSA key exchange encrypts with the certificate's key
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
-        (usage, True),
+        (key_usage(*allowed), True),
         (x509.ExtendedKeyUsage(USAGES[profile.kind]), False),
     ]
     if profile.sans:
