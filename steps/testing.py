@@ -26,6 +26,7 @@ import pytest
 
 from steps.core.base.errors import CertificateError, ConfigError, StepsError
 from steps.core.base.files import private_directory
+from steps.core.base.problem import joined
 from steps.core.base.report import Report
 from steps.core.config import load as config
 from steps.core.config.model import Cluster
@@ -74,7 +75,7 @@ def make_cluster(directory: Path, more: str = "", plugin: Any = None, name: str 
         plugins.register(name, str(getattr(plugin, "__file__", name)), plugin)
         plugins.raise_problems()
     cluster = config.parse((NODES + more).encode(), directory / "etcd.toml", options=plugins.options())
-    problems = [problem for problem in plugins.validate(cluster) if problem.key.startswith("plugins.")]
+    problems = [problem for problem in plugins.validate(cluster) if problem.code.startswith("plugin.")]
     if problems:
         raise ConfigError(str(cluster.file), problems)
     return cluster
@@ -106,7 +107,7 @@ def check_backend(backend: CertBackend, request: CARequest | None = None, *, dea
             request = CARequest("test-ca", SUBJECT, KEY, 3650, Path(folder, "ca", "backend"))
             private_directory(request.dir)
         ca = _timed(lambda: backend.ca(request), deadline, "ca()")
-        assert not (wrong := validate.ca_problems(ca, now=_now())), f"ca(): {'; '.join(wrong)}"
+        assert not (wrong := validate.ca_problems(ca, now=_now())), f"ca(): {joined(wrong)}"
         again = _timed(lambda: backend.ca(request), deadline, "ca(), the second time,")
         assert _fingerprints(again) == _fingerprints(ca), "ca() made another CA on the second call"
         for profile in (MEMBER, CLIENT):
@@ -127,7 +128,7 @@ def _check_leaf(backend: CertBackend, ca: bytes, profile: LeafProfile, deadline:
     csr = pki.new_csr(key, profile)
     pem = _timed(lambda: backend.sign(csr, profile), deadline, f"sign({profile.name})")
     wrong = validate.leaf_problems(pem, ca_pem=ca, key=key, profile=profile, now=_now())
-    assert not wrong, f"sign({profile.name}): {'; '.join(wrong)}"
+    assert not wrong, f"sign({profile.name}): {joined(wrong)}"
     leaf = pki.read(pem)[0]
     lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     assert abs(lifetime - timedelta(days=profile.days)) <= timedelta(days=1), (

@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from steps.builtin.ca import Builtin
 from steps.core.base.errors import CertificateError, StepFailed
+from steps.core.base.problem import Problem
 from steps.core.tls import pki, validate
 from steps.core.tls.contracts import CARequest, LeafProfile
 
@@ -209,7 +210,8 @@ def test_an_expired_ca_issues_nothing(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="the CA expired on"):
         builtin.sign(pki.new_csr(pki.new_key("ecdsa:p256"), MEMBER), MEMBER)
     (problem,) = validate.ca_problems(ca_pem, now=now())
-    assert "expired on" in problem
+    assert problem.code == "ca.expired"
+    assert "expired on" in problem.message
 
 
 def test_signing_before_the_ca_is_known_says_so() -> None:
@@ -298,7 +300,11 @@ class Forge:
         self, leaf: bytes, *, ca: bytes = b"", profile: LeafProfile = MEMBER, at: timedelta = timedelta(0)
     ) -> str:
         found = validate.leaf_problems(leaf, ca_pem=ca or self.ca, key=self.key, profile=profile, now=now() + at)
-        return " | ".join(found)
+        return " | ".join(map(str, found))
+
+    def codes(self, leaf: bytes, *, ca: bytes = b"", profile: LeafProfile = MEMBER) -> list[str]:
+        found = validate.leaf_problems(leaf, ca_pem=ca or self.ca, key=self.key, profile=profile, now=now())
+        return [problem.code.removeprefix("certificate.") for problem in found]
 
 
 @pytest.fixture
@@ -340,6 +346,27 @@ WRONG = {
 }
 
 
+CODES = {
+    "san missing": "san",
+    "ip absent": "san",
+    "san too many": "san",
+    "serverAuth only": "extended-key-usage",
+    "clientAuth only": "extended-key-usage",
+    "other key": "other-key",
+    "expired": "expired",
+    "future": "not-yet-valid",
+    "CA:TRUE": "is-a-ca",
+    "cn": "cn",
+    "subject": "subject",
+    "beyond the ca": "outlives-its-ca",
+    "key usage": "key-usage",
+    "may sign certificates": "key-usage",
+    "any usage": "extended-key-usage",
+    "no key usage": "key-usage",
+    "unknown critical": "unknown-extension",
+}
+
+
 def test_leaf_problems_client_without_its_san_is_refused(forge: Forge) -> None:
     leaf = forge.leaf(profile=CLIENT, drop=x509.SubjectAlternativeName)
     assert "SAN: not exactly what was asked for (+ missing, - not asked for): +100::1" in forge.problems(
@@ -354,6 +381,7 @@ def test_a_wrong_leaf_has_its_one_wrong_field_named(forge: Forge, case: str) -> 
     changes, said = WRONG[case]
     found = forge.problems(forge.leaf(**changes))  # type: ignore[arg-type]
     head, _, tail = said.partition(".*")
+    assert forge.codes(forge.leaf(**changes)) == [CODES[case]]  # type: ignore[arg-type]
     assert found.startswith(head)
     assert tail in found
     assert found.endswith(tail) or not case.startswith(("san", "ip"))
@@ -361,7 +389,7 @@ def test_a_wrong_leaf_has_its_one_wrong_field_named(forge: Forge, case: str) -> 
 
 
 def test_no_extended_usage_at_all(forge: Forge) -> None:
-    assert forge.problems(forge.leaf(drop=x509.ExtendedKeyUsage)).count("extendedKeyUsage") == 2
+    assert forge.codes(forge.leaf(drop=x509.ExtendedKeyUsage)) == ["extended-key-usage"] * 2
 
 
 def test_another_issuer_of_the_same_name(forge: Forge) -> None:
@@ -378,7 +406,7 @@ def test_garbage_is_a_problem_and_no_traceback(forge: Forge, garbage: bytes) -> 
     with pytest.raises(CertificateError, match="not a certificate in PEM"):
         pki.read(garbage)
     assert forge.problems(garbage) == "leaf: not a certificate in PEM"
-    assert validate.ca_problems(garbage, now=now()) == ["CA: not a certificate in PEM"]
+    assert validate.ca_problems(garbage, now=now()) == [Problem("ca.unreadable", "CA: not a certificate in PEM")]
     if garbage:
         assert forge.problems(forge.leaf(), ca=garbage) == "CA: not a certificate in PEM"
 
@@ -455,7 +483,7 @@ def test_an_intermediate_in_either_file(forge: Forge, where: str) -> None:
     key_pem, between = intermediate(forge, above=(root, root_key))
     forge.ca_cert, forge.ca_key = pki.read(between)[0], pki.load_key(key_pem)
     leaf = forge.leaf()
-    assert "issuer: not signed by the CA" in forge.problems(leaf, ca=root_pem)
+    assert forge.codes(leaf, ca=root_pem) == ["other-issuer"]
     files = {
         "behind the leaf": (leaf + between, root_pem),
         "in the CA's file": (leaf, root_pem + between),
@@ -489,7 +517,7 @@ def test_many_intermediates_end_soon(forge: Forge, kind: str, complete: bool) ->
         more = more[:1] * 11
     chain = b"".join([leaf, *([between] if complete else []), *more])
     began = time.monotonic()
-    assert ("not signed by the CA" in forge.problems(chain, ca=root_pem)) is not complete
+    assert forge.codes(chain, ca=root_pem) == ([] if complete else ["other-issuer"])
     assert validate.issued_by(chain, root_pem) is complete
     assert time.monotonic() - began < 3
 
@@ -500,15 +528,16 @@ def test_what_may_not_sign_makes_no_chain(forge: Forge) -> None:
     leaf_key, no_ca = intermediate(forge, above=(root, root_key), ca=False)
     for signer, certificate, trusted in ((key_pem, between, forge.ca), (leaf_key, no_ca, root_pem)):
         forge.ca_cert, forge.ca_key = pki.read(certificate)[0], pki.load_key(signer)
-        assert "issuer: not signed by the CA" in forge.problems(forge.leaf() + certificate, ca=trusted)
+        assert forge.codes(forge.leaf() + certificate, ca=trusted) == ["other-issuer"]
 
 
 def test_ca_problems_name_the_field(forge: Forge) -> None:
     (problem,) = validate.ca_problems(forge.leaf(drop=x509.KeyUsage), now=now())
-    assert "basicConstraints: CA:TRUE is missing" in problem
-    found = validate.ca_problems(forge.leaf(), now=now())
-    assert any("keyUsage: keyCertSign is missing" in problem for problem in found)
-    assert validate.ca_problems(forge.ca, now=now() + 4000 * DAY)[0].split(": ", 1)[1].startswith("expired on")
+    assert problem.code == "ca.no-ca"
+    assert problem.message.endswith(": basicConstraints: CA:TRUE is missing, it is no CA")
+    assert "ca.key-usage" in {problem.code for problem in validate.ca_problems(forge.leaf(), now=now())}
+    (problem,) = validate.ca_problems(forge.ca, now=now() + 4000 * DAY)
+    assert problem.code == "ca.expired"
     assert "issuer: etcd-ca" in forge.problems(forge.leaf(), at=4000 * DAY)
 
 

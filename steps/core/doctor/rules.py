@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.digest import digest
 from steps.core.base.hints import etcdctl, invoke
+from steps.core.base.problem import Problem
 from steps.core.checks import ground, node_checks, prepared
 from steps.core.doctor.advice import ADVICE, Situation, elsewhere, member_of, unit_paths
 from steps.core.doctor.evidence import Evidence, NodeEvidence
@@ -281,21 +282,22 @@ def _certificate(evidence: Evidence, case: NodeEvidence) -> Iterator[Clue]:
             pem, ca_pem=evidence.ca, key=mine, profile=profiles.member(evidence.cluster, case.node), now=evidence.now
         )
         if not same and pki.read(pem)[0] == pki.read(cert)[0]:
-            problems.append("public key: the key on the node is not the one that was issued with it")
+            said = "public key: the key on the node is not the one that was issued with it"
+            problems.append(Problem("certificate.other-key", said))
     except CertificateError as error:
-        problems = [error.message]
+        problems = [error.problem("certificate.unreadable", "")]
     for problem in problems:
-        failure = next((name for start, name in _FIELDS if problem.startswith(start)), "wrong-certificate")
+        failure = _FAILURES.get(problem.code, "wrong-certificate")
         say = _own_ca(case) if failure == "ca-mismatch" else ""
-        yield Clue(failure, f"{home}/etcd.pem: {problem}", say=say)
+        yield Clue(failure, f"{home}/etcd.pem: {problem.message}", say=say)
 
 
-_FIELDS = (
-    ("validity: expired", "expired-certificate"),
-    ("validity: not valid before", "expired-certificate"),
-    ("public key:", "key-mismatch"),
-    ("issuer: not signed", "ca-mismatch"),
-)
+_FAILURES = {
+    "certificate.expired": "expired-certificate",
+    "certificate.not-yet-valid": "expired-certificate",
+    "certificate.other-key": "key-mismatch",
+    "certificate.other-issuer": "ca-mismatch",
+}
 
 
 def _own_ca(case: NodeEvidence) -> str:
@@ -456,7 +458,7 @@ def _ca(evidence: Evidence) -> Iterator[Clue]:
         from steps.core.tls import validate
 
         for problem in validate.ca_problems(evidence.ca, now=evidence.now):
-            yield Clue("ca-expired" if ": expired" in problem else "ca-unfit", problem)
+            yield Clue("ca-expired" if problem.code == "ca.expired" else "ca-unfit", problem.message)
 
 
 def _quorum(evidence: Evidence) -> Iterator[Clue]:

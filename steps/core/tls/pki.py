@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from steps.core.base.errors import CertificateError
+from steps.core.base.problem import Problem
 from steps.core.tls.contracts import LeafProfile
 
 PEM = serialization.Encoding.PEM
@@ -240,15 +241,15 @@ def read_csr(pem: bytes, what: str = "request") -> x509.CertificateSigningReques
     return request
 
 
-def csr_problems(request: x509.CertificateSigningRequest, profile: LeafProfile) -> list[str]:
+def csr_problems(request: x509.CertificateSigningRequest, profile: LeafProfile) -> list[Problem]:
     """In what a request differs from the profile that it should be for."""
     problems = []
     if (cn := common_name(request.subject)) != profile.cn:
-        problems.append(f"CN is {cn!r}, {profile.cn!r} was asked for")
+        problems.append(Problem("request.cn", f"CN is {cn!r}, {profile.cn!r} was asked for"))
     if not same_subject(request.subject, name(profile.cn, profile.subject)):
-        problems.append(f"subject is {request.subject.rfc4514_string()}")
+        problems.append(Problem("request.subject", f"subject is {request.subject.rfc4514_string()}"))
     if changes := san_changes(sans_of(request), profile):
-        problems.append(f"SANs differ: {changes}")
+        problems.append(Problem("request.san", f"SANs differ: {changes}"))
     return problems
 
 

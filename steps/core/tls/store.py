@@ -21,6 +21,7 @@ from pathlib import Path
 from steps.core.base.errors import CertificateError, StepFailed, UsageError
 from steps.core.base.files import create, private_directory, replace, sync
 from steps.core.base.hints import invoke
+from steps.core.base.problem import joined
 from steps.core.tls import pki, validate
 from steps.core.tls.contracts import LeafProfile
 
@@ -152,7 +153,7 @@ class Store:
         ):
             return reason
         problems = validate.leaf_problems(pair.cert, ca_pem=ca, key=pair.key, profile=profile, now=now)
-        return "; ".join(problems) or None
+        return joined(problems) or None
 
     def _home(self, name: str) -> Path:
         return self.work / "certs" / plain(name)

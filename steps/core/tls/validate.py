@@ -6,6 +6,7 @@ A leaf with serverAuth alone leaves `endpoint health` green while the peers reje
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from steps.core.base.errors import CertificateError
+from steps.core.base.problem import Problem
 from steps.core.tls import pki
 from steps.core.tls.contracts import LeafProfile
 
@@ -23,7 +25,7 @@ _MAX_CHAIN = 8
 _MAX_CHECKS = 100  # signatures for one leaf: Go's limit (crypto/x509, maxChainSignatureChecks)
 
 
-def ca_problems(ca_pem: bytes, *, now: datetime) -> list[str]:
+def ca_problems(ca_pem: bytes, *, now: datetime) -> list[Problem]:
     """What keeps CA certificates (one, or several while one CA replaces another) from being trusted; empty if nothing.
 
     Any path length is fine: an adopted CA may have intermediates. An expired one beside a valid one is harmless.
@@ -31,16 +33,20 @@ def ca_problems(ca_pem: bytes, *, now: datetime) -> list[str]:
     try:
         authorities = pki.read(ca_pem, "CA")
     except CertificateError as error:
-        return [str(error)]
-    problems: list[str] = []
+        return [Problem("ca.unreadable", error.message)]
+    problems: list[Problem] = []
     for authority in authorities:
-        problems += [f"CA {_called(authority)}: {problem}" for problem in _not_an_authority(authority)]
-    if not any(_is_valid(authority, now) for authority in authorities):
-        problems += [f"CA {_called(authority)}: {_validity(authority, now)}" for authority in authorities]
+        subject = f"CA {_called(authority)}"
+        problems += [replace(each, message=f"{subject}: {each.message}") for each in _not_an_authority(authority)]
+    if any(_is_valid(authority, now) for authority in authorities):
+        return problems
+    for authority in authorities:
+        code = "ca.expired" if _has_ended(authority, now) else "ca.not-yet-valid"
+        problems.append(Problem(code, f"CA {_called(authority)}: {_validity(authority, now)}"))
     return problems
 
 
-def leaf_problems(leaf_pem: bytes, *, ca_pem: bytes, key: bytes, profile: LeafProfile, now: datetime) -> list[str]:
+def leaf_problems(leaf_pem: bytes, *, ca_pem: bytes, key: bytes, profile: LeafProfile, now: datetime) -> list[Problem]:
     """Each field in which a leaf (and the intermediates behind it) is not what `profile` asked for; empty if none.
 
     `key` is our private key or our request, PEM: the leaf must hold its public half.
@@ -48,13 +54,15 @@ def leaf_problems(leaf_pem: bytes, *, ca_pem: bytes, key: bytes, profile: LeafPr
     try:
         chain, authorities = pki.read(leaf_pem, "leaf"), pki.read(ca_pem, "CA")
     except CertificateError as error:
-        return [str(error)]
+        return [Problem("certificate.unreadable", error.message)]
     leaf = chain[0]
     problems = _name_problems(leaf, profile) + _usage_problems(leaf, profile)
     if pki.spki(leaf) != pki.spki(key):
-        problems.append("public key: not ours, it belongs to another private key")
+        said = "public key: not ours, it belongs to another private key"
+        problems.append(Problem("certificate.other-key", said))
     if not _is_valid(leaf, now):
-        problems.append(f"validity: {_validity(leaf, now)}")
+        code = "certificate.expired" if _has_ended(leaf, now) else "certificate.not-yet-valid"
+        problems.append(Problem(code, f"validity: {_validity(leaf, now)}"))
     return problems + _chain_problems(chain, authorities, now)
 
 
@@ -96,44 +104,48 @@ def directly_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
 # -- the leaf's own fields ----------------------------------------------------------------------------------------
 
 
-def _name_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
+def _name_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[Problem]:
     problems = []
     if (cn := pki.common_name(leaf.subject)) != profile.cn:
-        problems.append(f"CN: {cn!r} instead of {profile.cn!r}")
+        problems.append(Problem("certificate.cn", f"CN: {cn!r} instead of {profile.cn!r}"))
     wanted = pki.name(profile.cn, profile.subject)
     if not pki.same_subject(leaf.subject, wanted):
-        problems.append(f"subject: {leaf.subject.rfc4514_string()} instead of {wanted.rfc4514_string()}")
+        said = f"subject: {leaf.subject.rfc4514_string()} instead of {wanted.rfc4514_string()}"
+        problems.append(Problem("certificate.subject", said))
     if changes := pki.san_changes(pki.sans_of(leaf), profile):
-        problems.append(f"SAN: not exactly what was asked for (+ missing, - not asked for): {changes}")
+        said = f"SAN: not exactly what was asked for (+ missing, - not asked for): {changes}"
+        problems.append(Problem("certificate.san", said))
     return problems
 
 
-def _usage_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
+def _usage_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[Problem]:
     problems = []
     if _constraints(leaf).ca:
-        problems.append("basicConstraints: CA:TRUE, a leaf must not be able to sign")
+        said = "basicConstraints: CA:TRUE, a leaf must not be able to sign"
+        problems.append(Problem("certificate.is-a-ca", said))
     usage = _key_usage(leaf)
     if usage is None or not usage.digital_signature:
-        problems.append("keyUsage: digitalSignature is missing")
+        problems.append(Problem("certificate.key-usage", "keyUsage: digitalSignature is missing"))
     if usage is not None and (usage.key_cert_sign or usage.crl_sign):
-        problems.append("keyUsage: keyCertSign or cRLSign, which only a CA may have")
+        said = "keyUsage: keyCertSign or cRLSign, which only a CA may have"
+        problems.append(Problem("certificate.key-usage", said))
     have = _extended_usages(leaf)
     if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in have:
-        problems.append(f"extendedKeyUsage: anyExtendedKeyUsage, a {profile.kind} needs its own usages and no other")
+        said = f"extendedKeyUsage: anyExtendedKeyUsage, a {profile.kind} needs its own usages and no other"
+        problems.append(Problem("certificate.extended-key-usage", said))
     names = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
-    problems += [
-        f"extendedKeyUsage: {names[oid]} is missing, a {profile.kind} needs it"
-        for oid in pki.USAGES[profile.kind]
-        if oid not in have
-    ]
+    for oid in pki.USAGES[profile.kind]:
+        if oid not in have:
+            said = f"extendedKeyUsage: {names[oid]} is missing, a {profile.kind} needs it"
+            problems.append(Problem("certificate.extended-key-usage", said))
     hashed = leaf.signature_hash_algorithm
     if hashed is not None and hashed.name not in _HASHES:
-        problems.append(f"signature: made with {hashed.name}, which etcd refuses")
-    problems += [
-        f"extension {extension.oid.dotted_string}: critical and unknown, which etcd refuses"
-        for extension in leaf.extensions
-        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension)
-    ]
+        said = f"signature: made with {hashed.name}, which etcd refuses"
+        problems.append(Problem("certificate.signature", said))
+    for extension in leaf.extensions:
+        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            said = f"extension {extension.oid.dotted_string}: critical and unknown, which etcd refuses"
+            problems.append(Problem("certificate.unknown-extension", said))
     return problems
 
 
@@ -142,23 +154,32 @@ def _usage_problems(leaf: x509.Certificate, profile: LeafProfile) -> list[str]:
 
 def _chain_problems(
     chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime
-) -> list[str]:
+) -> list[Problem]:
     paths = list(_paths(chain[0], chain[1:], authorities))
     if not paths:
         trusted = ", ".join(_called(authority) for authority in authorities)
-        return [f"issuer: not signed by the CA ({trusted}), but by {chain[0].issuer.rfc4514_string()!r}"]
-    leaf_end = chain[0].not_valid_after_utc
-    results = []
-    for path in paths:
-        problems = [f"issuer: {_called(c)} {_validity(c, now)}" for c in path if not _is_valid(c, now)]
-        problems += [
-            f"validity: notAfter {leaf_end:%Y-%m-%d %H:%M:%SZ} is beyond that of its CA {_called(c)}, "
-            f"{c.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
-            for c in path
-            if c.not_valid_after_utc < leaf_end
-        ]
-        results.append(problems)
-    return min(results, key=len)  # one good path is enough: with two CAs of one name there are several
+        said = f"issuer: not signed by the CA ({trusted}), but by {chain[0].issuer.rfc4514_string()!r}"
+        return [Problem("certificate.other-issuer", said)]
+    found = [_path_problems(chain[0], path, now) for path in paths]
+    return min(found, key=len)  # one good path is enough: with two CAs of one name there are several
+
+
+def _path_problems(leaf: x509.Certificate, path: Sequence[x509.Certificate], now: datetime) -> list[Problem]:
+    """Return what is wrong with the issuers of a leaf, from the one that signed it up to a root."""
+    problems = []
+    for issuer in path:
+        if not _is_valid(issuer, now):
+            said = f"issuer: {_called(issuer)} {_validity(issuer, now)}"
+            problems.append(Problem("certificate.issuer-not-valid", said))
+    end = leaf.not_valid_after_utc
+    for issuer in path:
+        if issuer.not_valid_after_utc < end:
+            said = (
+                f"validity: notAfter {end:%Y-%m-%d %H:%M:%SZ} is beyond that of its CA {_called(issuer)}, "
+                f"{issuer.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+            )
+            problems.append(Problem("certificate.outlives-its-ca", said))
+    return problems
 
 
 def _paths(
@@ -199,16 +220,17 @@ def _may_issue(issuer: x509.Certificate, leaf: x509.Certificate, below: int, che
     return (length is None or length >= below) and directly_issued(leaf, issuer)
 
 
-def _not_an_authority(certificate: x509.Certificate) -> list[str]:
+def _not_an_authority(certificate: x509.Certificate) -> list[Problem]:
     problems = []
     if not _constraints(certificate).ca:
-        problems.append("basicConstraints: CA:TRUE is missing, it is no CA")
+        problems.append(Problem("ca.no-ca", "basicConstraints: CA:TRUE is missing, it is no CA"))
     usage = _key_usage(certificate)
     if usage is not None and not usage.key_cert_sign:
-        problems.append("keyUsage: keyCertSign is missing")
+        problems.append(Problem("ca.key-usage", "keyUsage: keyCertSign is missing"))
     public = certificate.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < min(pki.RSA_BITS):
-        problems.append(f"key: RSA of {public.key_size} bits, at least {min(pki.RSA_BITS)} are needed")
+        said = f"key: RSA of {public.key_size} bits, at least {min(pki.RSA_BITS)} are needed"
+        problems.append(Problem("ca.weak-key", said))
     return problems
 
 
@@ -240,8 +262,12 @@ def _is_valid(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
 
 
+def _has_ended(certificate: x509.Certificate, now: datetime) -> bool:
+    return now > certificate.not_valid_after_utc
+
+
 def _validity(certificate: x509.Certificate, now: datetime) -> str:
-    if now > certificate.not_valid_after_utc:
+    if _has_ended(certificate, now):
         return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
     return f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%SZ}; compare the clocks"
 
