@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from steps.core.base.errors import DONE, UNHEALTHY, Unhealthy, Unknown
 from steps.core.base.hints import again
 from steps.core.base.option import JSON, NODE
+from steps.core.base.problem import SCHEMA
 from steps.core.cli.options import task
 from steps.core.doctor.collect import (
     gather,
@@ -33,14 +34,24 @@ def doctor(c: TaskContext) -> None:
         report.warn(said)
     codes = {finding.code for finding in findings} - {DONE}
     state = "unhealthy" if UNHEALTHY in codes else "unknown" if codes else "healthy"
-    document = {"cluster": command.cluster.name, "well": not codes, "state": state}
-    report.data({**document, "findings": [asdict(each) for each in findings]})
+    problems = [finding.problem for finding in findings if finding.code != DONE]
+    report.data(
+        {
+            "schema": SCHEMA,
+            "cluster": command.cluster.name,
+            "well": not codes,
+            "state": state,
+            "findings": [asdict(each) for each in findings],
+            "problems": [problem.as_json() for problem in problems],
+        }
+    )
     for finding in findings:
         report.line(shown(finding))
     if codes:
         names = ", ".join(f"{f.node or 'cluster'}: {f.failure}" for f in findings)
         error = Unhealthy if UNHEALTHY in codes else Unknown
-        raise error(f"{len(findings)} found: {names}", hint=f"take them in this order, then: {again()}")
+        hint = f"take them in this order, then: {again()}"
+        raise error(f"{len(findings)} found: {names}", hint=hint, problems=problems)
     nothing = "nothing is wrong here, and nothing is this tool's" if findings else "nothing is wrong"
     report.tip(f"{nothing} with {command.cluster.name}, as far as is known" if not findings else nothing)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from steps.core.base.errors import UsageError
 from steps.core.base.hints import invoke
 from steps.core.base.option import JSON
+from steps.core.base.problem import SCHEMA
 from steps.core.cli.options import task
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def log(c: TaskContext, count: int = 10, run: str = "") -> None:
     found = [each for each in islice(runs(folder), None if run else count) if run in ("", each.run)]
     if run and not found:
         raise UsageError(f"--run {run}: there is no such run in {folder}", hint=invoke("log"))
-    report.data([{**asdict(each), "changes": each.changes, "result": each.result} for each in found])
+    shown = [{**asdict(each), "changes": each.changes, "result": each.result} for each in found]
+    report.data({"schema": SCHEMA, "runs": shown})
     if not found:
         report.line(f"nothing has been run yet: {folder} is empty")
         return

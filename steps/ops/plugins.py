@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.base.errors import StepsError, UsageError
 from steps.core.base.hints import invoke
 from steps.core.base.option import JSON
+from steps.core.base.problem import SCHEMA, Problem
 from steps.core.cli.options import task
 
 if TYPE_CHECKING:
@@ -28,16 +29,18 @@ def plugins(c: TaskContext) -> None:
         cluster = command.cluster
     except StepsError as error:  # the list is wanted most when something is wrong
         trouble = error
-    found = listing(command, cluster)
-    report.data(found)
+    found, known = listing(command, cluster), command.house.plugins.problems
+    problems = [Problem(f"plugin.{name}", said) for name, said in known.items()]
+    problems += trouble.problems if trouble is not None else ()
+    report.data({"schema": SCHEMA, **found, "problems": [problem.as_json() for problem in problems]})
     for plugin in found["plugins"]:
         state = "" if plugin["enabled"] else " (disabled)"
         report.line(f"{plugin['name']}{state}: {plugin['origin']}")
         for kind in ("hooks", "steps", *OFFERS):
             if plugin[kind]:
                 report.line(f"  {kind}: {', '.join(plugin[kind])}")
-    for name, problem in found["problems"].items():
-        report.line(f"{name} (broken): {problem}")
+    for name, said in known.items():
+        report.line(f"{name} (broken): {said}")
     report.line("\npipeline: " + " -> ".join(found["pipeline"]))
     if trouble is not None:
         raise trouble
@@ -60,7 +63,7 @@ def listing(command: Invocation, cluster: Cluster | None) -> dict[str, Any]:
             entry[kind] = known.offers(source, hook, cluster) if cluster is not None else []
         entries.append(entry)
     pipeline = command.pipeline if cluster is not None else command.house.pipeline
-    return {"plugins": entries, "pipeline": [step.name for step in pipeline], "problems": dict(known.problems)}
+    return {"plugins": entries, "pipeline": [step.name for step in pipeline]}
 
 
 @task(kind="step or backend")

@@ -298,7 +298,7 @@ def test_the_log_tells_the_last_runs(cluster: Copy) -> None:
     cluster.configure(heartbeat_interval="321")
     cluster.invoke("all")
     assert re.search(r" \S+@\S+ +invoke all +6 +[\d.]+ +done$", cluster.invoke("log", "--count", "1"), re.MULTILINE)
-    (newest,) = json.loads(cluster.invoke("log", "--count", "1", "--json"))
+    (newest,) = json.loads(cluster.invoke("log", "--count", "1", "--json"))["runs"]
     assert (newest["command"], newest["changes"], newest["result"]) == ("invoke all", 6, "done")
     shown = cluster.invoke("log", "--run", newest["run"])
     assert shown.count("flags changed: --heartbeat-interval") == len(MEMBERS)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from clusters import on_hosts, on_loopback, seen
 from journal import entry, zap
 
-from steps.core.base.errors import UNHEALTHY, UNKNOWN
+from steps.core.base.errors import UNHEALTHY, UNKNOWN, Unhealthy
 from steps.core.base.frames import Damaged
 from steps.core.base.hints import Hints
 from steps.core.config.model import Cluster, Node
@@ -25,7 +27,7 @@ from steps.core.etcd.views import Member, Status, View
 from steps.core.node.facts import Entry, Process, Space
 from steps.core.node.paths import unit_file
 from steps.core.node.service import State
-from steps.ops.doctor import shown
+from steps.ops.doctor import doctor, shown
 
 CLUSTER = on_hosts("[tls]\nenabled = false\n")
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -232,6 +234,24 @@ def test_diagnose_calls_no_quorum_lost_that_hosts_unasked_may_have() -> None:
     ]
     findings = found(down(one, state("inactive/dead")), *unasked)
     assert names(findings) == {"etcd-1: stopped", "etcd-2: host-unreachable", "etcd-3: host-unreachable"}
+
+
+def test_doctor_json_has_the_findings_as_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, *others = CLUSTER.nodes
+    cases = (down(one, State("inactive/dead", 0)), *(well(CLUSTER, node) for node in others))
+    evidence = Evidence(CLUSTER, cases, View(members=members(CLUSTER)), NOW, cluster_id="c1")
+    monkeypatch.setattr(sys.modules["steps.ops.doctor"], "gather", lambda _ctx, _nodes: evidence)
+    said: list[Any] = []
+    report = SimpleNamespace(data=said.append, line=lambda _line: None, warn=said.append)
+    command = SimpleNamespace(ctx=None, nodes=CLUSTER.nodes, cluster=CLUSTER, report=report)
+    with pytest.raises(Unhealthy) as caught:
+        doctor(SimpleNamespace(command=command))
+    (document,) = said
+    assert (document["schema"], document["state"], document["well"]) == (1, "unhealthy", False)
+    (problem,) = document["problems"]
+    assert (problem["code"], problem["node"]) == ("doctor.stopped", "etcd-1")
+    assert problem["hint"] == document["findings"][0]["mend"]
+    assert [each.code for each in caught.value.problems] == ["doctor.stopped"]
 
 
 def test_diagnose_without_a_ca_here_checks_no_certificate() -> None:

@@ -22,8 +22,8 @@ class StepsError(Exception):
     def __init__(
         self, message: str, *, hint: str = "", node: str = "", joint: str = ": ", problems: Sequence[Problem] = ()
     ) -> None:
-        self._said = masked(message)
-        self._where = f"{node}{joint}" if node else ""
+        self.said = masked(message)
+        self.where = f"{node}{joint}" if node else ""
         super().__init__(self.message)
         self.hint = hint
         self.node = node
@@ -32,7 +32,7 @@ class StepsError(Exception):
     @property
     def message(self) -> str:
         """All that is said of it, the hint apart."""
-        return self._where + self._said
+        return self.where + self.said
 
     def complete(self, shown: Callable[[str], str]) -> None:
         """Complete the commands in message and hint (see hints.py), before they are shown."""
@@ -49,13 +49,13 @@ class StepsError(Exception):
 
     def problem(self, code: str, node: str) -> Problem:
         """Return the same as a problem of that node, which its message may have named already."""
-        if self._where and self.node == node:
-            joint = self._where.removeprefix(node)
-            return Problem(code, self._said, hint=self.hint, node=node, joint=joint)
+        if self.where and self.node == node:
+            joint = self.where.removeprefix(node)
+            return Problem(code, self.said, hint=self.hint, node=node, joint=joint)
         return Problem(code, self.message, hint=self.hint, node=node)
 
     def _say(self, message: str) -> None:
-        self._where, self._said = "", message
+        self.where, self.said = "", message
         self.args = (message,)
 
 
@@ -95,8 +95,9 @@ class Refused(StepsError):
     @classmethod
     def because(cls, error: StepsError) -> Refused:
         """Return the same as a refusal: what failed, failed before any change."""
-        refused = cls(error.message, hint=error.hint, problems=error.problems)
-        refused.node = error.node
+        refused = cls(error.said, hint=error.hint, problems=error.problems)
+        refused.where, refused.node = error.where, error.node
+        refused.args = (refused.message,)
         return refused
 
 

@@ -46,6 +46,10 @@ class Finding:
         """What `invoke doctor` exits with because of it."""
         return FAILURES[self.failure].code
 
+    @property
+    def problem(self) -> Problem:
+        return Problem(f"doctor.{self.failure}", self.what, hint=self.mend, node=self.node)
+
 
 @dataclass(frozen=True)
 class Clue:
