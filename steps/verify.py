@@ -31,7 +31,8 @@ class Verify(Step):
         import steps.core.health.tls_probe  # noqa: F401 - for later
 
     def run(self, cluster: Cluster, nodes: Sequence[Node], ctx: Context) -> None:
-        from steps.core.health.health import gather, glance, releases
+        from steps.core.health.health import gather, glance
+        from steps.core.health.judge import releases
         from steps.core.health.verdict import HEAD
 
         if ctx.dry and ctx.differences:

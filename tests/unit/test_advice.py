@@ -23,7 +23,7 @@ from steps.core.doctor.failures import FAILURES
 from steps.core.doctor.rules import Finding
 from steps.core.etcd.instances import Instance
 from steps.core.etcd.logs import read
-from steps.core.etcd.views import Member, Status, View
+from steps.core.etcd.views import Alarm, Member, Status, View
 from steps.core.node.facts import Entry, NodeFacts
 from steps.core.node.paths import unit_file
 
@@ -92,7 +92,7 @@ def test_corrupt_member_is_named_only_by_a_majority() -> None:
 
 
 def test_corrupt_alarms_on_most_members_remove_none() -> None:
-    view = View(members=members(CLUSTER), alarms=("CORRUPT on a1", "CORRUPT on a2"))
+    view = View(members=members(CLUSTER), alarms=(Alarm("CORRUPT", "a1"), Alarm("CORRUPT", "a2")))
     for finding in found(view=view):
         assert "member remove" not in said(finding)
 

@@ -23,7 +23,7 @@ from steps.core.doctor.evidence import Evidence, NodeEvidence
 from steps.core.doctor.failures import FAILURES, LOG_LINES, NOTICES
 from steps.core.doctor.rules import Finding, diagnose
 from steps.core.etcd.logs import read
-from steps.core.etcd.views import Member, Status, View
+from steps.core.etcd.views import Alarm, Member, Status, View
 from steps.core.node.facts import Entry, Process, Space
 from steps.core.node.paths import unit_file
 from steps.core.node.service import State
@@ -302,7 +302,7 @@ def test_members_and_alarms() -> None:
     stranger = Member("ff", "", ("http://10.9.9.9:2380",), (), learner=True)
     learner = Member("a2", "etcd-2", two.peer_urls, two.client_urls, learner=True)
     unstarted = Member("a3", "", three.peer_urls, (), learner=True)
-    view = View(members=(one, learner, unstarted, stranger), alarms=("NOSPACE on a1", "CORRUPT on a2"))
+    view = View(members=(one, learner, unstarted, stranger), alarms=(Alarm("NOSPACE", "a1"), Alarm("CORRUPT", "a2")))
     findings = found(view=view)
     assert names(findings) == {
         "etcd-1: no-space-alarm",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from steps.core.config.model import Cluster
 from steps.core.etcd.client import ask_script, ctl, own_urls, parse
-from steps.core.etcd.views import View
+from steps.core.etcd.views import Alarm, View
 from steps.core.health.gate import expected, problems
 from steps.env import environment
 
@@ -57,7 +57,7 @@ def test_an_alarm(version: str) -> None:
     """3.4.23 calls an endpoint healthy that has no space left: the alarm list says it, and so does the write."""
     view, cluster = captured(version, "nospace"), asked(version)
     assert view.members is not None
-    culprit = view.alarms[0].removeprefix("NOSPACE on ")
+    culprit = view.alarms[0].member
     assert culprit in {member.id for member in view.members}
     assert view.written == "failed to grant lease (etcdserver: mvcc: database space exceeded)"
     assert f"alarm NOSPACE on {culprit}" in map(str, problems(view, expected(cluster)))
@@ -169,14 +169,14 @@ ALARMED = {
     "none in 3.4": ("{}", ()),
     "two kinds": (
         '{"alarms":[{"memberID":161,"alarm":1},{"memberID":178,"alarm":2}]}',
-        ("NOSPACE on a1", "CORRUPT on b2"),
+        (Alarm("NOSPACE", "a1"), Alarm("CORRUPT", "b2")),
     ),
-    "a new kind": ('{"alarms":[{"memberID":161,"alarm":3}]}', ("number 3 on a1",)),
+    "a new kind": ('{"alarms":[{"memberID":161,"alarm":3}]}', (Alarm("number 3", "a1"),)),
 }
 
 
 @pytest.mark.parametrize(("text", "alarms"), ALARMED.values(), ids=ALARMED.keys())
-def test_parse_alarms_are_read_as_json(text: str, alarms: tuple[str, ...]) -> None:
+def test_parse_alarms_are_read_as_json(text: str, alarms: tuple[Alarm, ...]) -> None:
     view = parse(answer("alarms", text))
     assert (view.alarms, view.errors) == (alarms, {})
 

@@ -10,7 +10,7 @@ import pytest
 from views import CLUSTER, FINE, URLS, member, status, without
 
 from steps.core.base.errors import NodeFailed
-from steps.core.etcd.views import ExpectedMember, Member, View
+from steps.core.etcd.views import Alarm, ExpectedMember, Member, View
 from steps.core.health import gate
 from steps.core.health.gate import LAG, expected, healthy, problems
 from steps.core.node.service import State
@@ -71,7 +71,7 @@ SHUT: dict[str, tuple[str, View, str]] = {
         with_status(1, applied=100, raft_index=101 + LAG),
         f"etcd-2 has {LAG + 1} entries still to apply",
     ),
-    "an alarm": ("gate.alarm", replace(FINE, alarms=("NOSPACE on b2",)), "alarm NOSPACE on b2"),
+    "an alarm": ("gate.alarm", replace(FINE, alarms=(Alarm("NOSPACE", "b2"),)), "alarm NOSPACE on b2"),
     "no member list": (
         "gate.no-member-list",
         replace(FINE, members=None, errors={"members": "context deadline exceeded"}),

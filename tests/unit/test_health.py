@@ -20,9 +20,10 @@ from steps.core.config.model import Cluster, Node
 from steps.core.context.etcd_client import EtcdClient
 from steps.core.etcd.client import own_urls
 from steps.core.etcd.views import View
-from steps.core.health import health
+from steps.core.health import health, judge
 from steps.core.health import tls_probe as tls
 from steps.core.health.tls_probe import Found
+from steps.core.health.verdict import MemberHealth
 from steps.core.node.facts import Look, Process
 from steps.core.transport.shell_session import Result
 from steps.verify import Verify
@@ -91,7 +92,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ctx]:
         usual = {node.name: own(node, FINE if node.name != "etcd-1" else SPOKEN) for node in CLUSTER.nodes}
         ctx = Ctx({**usual, **(says or {})}, **more)
         monkeypatch.setattr(health, "parse", lambda out: ctx.says[out.partition("\n")[0]])
-        monkeypatch.setattr(health, "known_id", lambda _cluster: "ff")
+        monkeypatch.setattr(judge, "known_id", lambda _cluster: "ff")
         monkeypatch.setattr(tls, "check", lambda _ctx, node: ctx.found.get(node.name, Found(not_after=UNTIL)))
         return ctx
 
@@ -108,11 +109,11 @@ FIRST, SECOND, _ = CLUSTER.nodes
 
 
 def test_releases_with_known_defects_are_warned_of_once_each() -> None:
-    members = [health.MemberHealth(n, "", "", "", v) for n, v in (("a", "3.5.16"), ("b", "3.5.16"), ("c", "3.5.33"))]
-    (said,) = health.releases(CLUSTER, members)
+    members = [MemberHealth(n, "", "", "", v) for n, v in (("a", "3.5.16"), ("b", "3.5.16"), ("c", "3.5.33"))]
+    (said,) = judge.releases(CLUSTER, members)
     assert said.startswith("etcd 3.5.16: ")
     assert said.endswith("use 3.5.33 or later")
-    (configured,) = health.releases(CLUSTER)
+    (configured,) = judge.releases(CLUSTER)
     assert configured.startswith(f"etcd {CLUSTER.version}: ")
 
 

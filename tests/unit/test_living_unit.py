@@ -14,8 +14,8 @@ from views import CLUSTER, FINE, member
 from steps.core.base.hints import etcdctl, invoke
 from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster
-from steps.core.etcd import flags, living
-from steps.core.etcd.living import Move
+from steps.core.etcd import differences, flags, living, moves
+from steps.core.etcd.moves import Move
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Entry, Look, Process
 from steps.core.node.paths import unit_file
@@ -49,8 +49,8 @@ def edited(**changes: Any) -> Cluster:
 def compared(cluster: Cluster, look: Look, members: tuple[Member, ...] | None = MEMBERS) -> list[Problem]:
     node = cluster.nodes[0]
     looks = {each.name: lives() for each in cluster.nodes} | {node.name: look}
-    found = list(living.differences(cluster, node, look, members))
-    return found + list(living.membership(cluster, looks, members, starts=True) if members is not None else ())
+    found = list(differences.of_node(cluster, node, look, members))
+    return found + list(differences.membership(cluster, looks, members, starts=True) if members is not None else ())
 
 
 def kinds(problems: list[Problem]) -> list[tuple[str, str]]:
@@ -61,8 +61,8 @@ def test_differences_of_an_unedited_file_are_none() -> None:
     assert compared(CLUSTER, lives()) == []
     assert compared(CLUSTER, stopped()) == []
     assert compared(CLUSTER, stopped(), None) == []
-    assert living.moves(CLUSTER, FIRST, lives()) == []
-    assert living.moves(CLUSTER, FIRST, stopped()) == []
+    assert moves.of_node(CLUSTER, FIRST, lives()) == []
+    assert moves.of_node(CLUSTER, FIRST, stopped()) == []
 
 
 EDITS: dict[str, tuple[Cluster, list[tuple[str, str]]]] = {
@@ -138,7 +138,7 @@ def test_membership_of_a_fourth_node(
     said: list[str],
 ) -> None:
     looks = {node.name: lives() for node in CLUSTER.nodes} | {NEW.name: look}
-    assert [problem.code for problem in living.membership(FOUR, looks, members, starts=starts)] == said
+    assert [problem.code for problem in differences.membership(FOUR, looks, members, starts=starts)] == said
 
 
 def test_published_are_nodes_with_a_member_that_has_served() -> None:
@@ -192,14 +192,14 @@ PLACES: dict[str, tuple[Look, list[Move]]] = {
 }
 
 
-@pytest.mark.parametrize(("look", "moves"), PLACES.values(), ids=PLACES)
-def test_moves_are_read_from_what_lives_or_is_installed(look: Look, moves: list[Move]) -> None:
-    assert living.moves(CLUSTER, FIRST, look) == moves
+@pytest.mark.parametrize(("look", "found"), PLACES.values(), ids=PLACES)
+def test_moves_are_read_from_what_lives_or_is_installed(look: Look, found: list[Move]) -> None:
+    assert moves.of_node(CLUSTER, FIRST, look) == found
 
 
 def test_differences_where_the_data_is_not_seen_are_a_problem() -> None:
     look = lives(("etcd", "--config-file=/etc/etcd.yml"))
-    assert living.moves(CLUSTER, FIRST, look) == []
+    assert moves.of_node(CLUSTER, FIRST, look) == []
     assert ("living.unseen-data", "etcd-1") in kinds(compared(CLUSTER, look))
 
 
@@ -222,7 +222,7 @@ STATES = [
 @pytest.mark.parametrize(("state", "alive", "kind"), STATES)
 def test_moved_directory_is_a_problem_while_it_would_be_left_behind(state: str, alive: bool, kind: str | None) -> None:  # noqa: FBT001  columns
     move = Move("data", "/old", DATA, living=alive)
-    found = list(living.moved(CLUSTER, FIRST, [move], {"data": state}))
+    found = list(moves.problems(CLUSTER, FIRST, [move], {"data": state}))
     assert [problem.code for problem in found] == ([kind] if kind else [])
     if kind == "living.data-elsewhere":
         assert "mv -T /old /data/etcd/data" in found[0].hint.split("\n")[1]
@@ -232,13 +232,13 @@ def test_moved_directory_is_a_problem_while_it_would_be_left_behind(state: str, 
 
 def test_way_of_a_single_member_confirms_its_stop() -> None:
     cluster = on_hosts(count=1)
-    (found,) = living.moved(cluster, cluster.nodes[0], [Move("wal", "/old", WAL, living=True)], {"wal": "old"})
+    (found,) = moves.problems(cluster, cluster.nodes[0], [Move("wal", "/old", WAL, living=True)], {"wal": "old"})
     assert found.hint.split("\n")[0] == invoke("stop --node etcd-1 --yes demo")
 
 
 def test_moves_script_says_where_data_is(tmp_path: Path) -> None:
     def said(old: str, new: str) -> str:
-        script = living.moves_script([Move("data", f"{tmp_path}/{old}", f"{tmp_path}/{new}", living=False)])
+        script = moves.script([Move("data", f"{tmp_path}/{old}", f"{tmp_path}/{new}", living=False)])
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
@@ -285,4 +285,4 @@ def test_lines_show_each_way_once() -> None:
     problems = [
         Problem("living.data-elsewhere", f"{name} moved", hint="do", node=name) for name in ("etcd-1", "etcd-2")
     ]
-    assert living.lines(problems) == ["etcd-1: etcd-1 moved", "etcd-2: etcd-2 moved", "    do"]
+    assert differences.lines(problems) == ["etcd-1: etcd-1 moved", "etcd-2: etcd-2 moved", "    do"]

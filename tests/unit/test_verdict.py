@@ -14,7 +14,7 @@ from views import CLUSTER, FINE, URLS, status
 
 from steps.core.base.errors import NodeFailed, Refused, Unhealthy, Unknown
 from steps.core.etcd.views import View
-from steps.core.health import health
+from steps.core.health import health, judge
 from steps.core.health.tls_probe import NO_CA, Found
 from steps.core.health.verdict import Health
 from steps.core.node.service import State
@@ -182,8 +182,8 @@ def test_verify_asks_no_plugin_of_a_host_that_was_not_asked(asking: Callable[...
 
 
 def test_quorum_of_a_foreign_cluster_is_not_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(health, "known_id", lambda _cluster: "ff")
+    monkeypatch.setattr(judge, "known_id", lambda _cluster: "ff")
     alien = replace(own(FIRST, FINE), statuses={URLS[0]: status(0, cluster_id="ee")})
     running = {node.name: State("active/running", 5) for node in CLUSTER.nodes}
     silent = {node.name: View() for node in CLUSTER.nodes[1:]}
-    assert health._quorum(CLUSTER, {"etcd-1": alien, **silent}, running) is False
+    assert judge.quorum(CLUSTER, {"etcd-1": alien, **silent}, running) is False

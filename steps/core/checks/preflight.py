@@ -18,7 +18,7 @@ from steps.core.checks.node_checks import (
 )
 from steps.core.checks.ports import ports
 from steps.core.config.model import Cluster, Node
-from steps.core.etcd import instances, living
+from steps.core.etcd import differences, instances, living
 from steps.core.etcd.identity import CLUSTER_ID, known_id
 from steps.core.etcd.views import Member
 from steps.core.health import current
@@ -56,7 +56,7 @@ def preflight(ctx: Context, nodes: Sequence[Node], *, fetches: bool = False, sta
     if fetches and not (general or compared or found):
         found += _unserved(ctx, nodes)
     if general or compared or found:
-        lines = [*map(str, general), *living.lines(compared), *map(str, found)]
+        lines = [*map(str, general), *differences.lines(compared), *map(str, found)]
         raise Refused(
             "\n  ".join(["preflight: nothing was changed", *lines]),
             hint=f"fix these, then: {again()}",
@@ -114,7 +114,7 @@ def _listed(ctx: Context, nodes: Sequence[Node]) -> tuple[Member, ...] | None:
         return found
     for node in nodes:
         look = ctx.look(node)
-        if any(vanished_data(ctx.cluster, node, look)) or any(living.differences(ctx.cluster, node, look, None)):
+        if any(vanished_data(ctx.cluster, node, look)) or any(differences.of_node(ctx.cluster, node, look, None)):
             return current.others(ctx, nodes)
     return None
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from steps.core.base.frames import Answer, Damaged, head
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
-from steps.core.etcd.views import Auth, Member, Status, View
+from steps.core.etcd.views import Alarm, Auth, Member, Status, View
 from steps.core.node.guard import ENTER, SAFE
 
 COMMAND_TIMEOUT = 10  # seconds, of one etcdctl command
@@ -281,6 +281,6 @@ def _hash(raw: Mapping[str, Any]) -> tuple[str, int]:
     return str(raw["Endpoint"]), int(raw["HashKV"]["hash"])
 
 
-def _alarm(raw: Mapping[str, Any]) -> str:
+def _alarm(raw: Mapping[str, Any]) -> Alarm:
     number = raw.get("alarm", 0)
-    return f"{ALARMS.get(number, f'number {number}')} on {_hex(raw.get('memberID', 0))}"
+    return Alarm(ALARMS.get(number, f"number {number}"), _hex(raw.get("memberID", 0)))

@@ -46,17 +46,28 @@ class ExpectedMember:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """`kind`: NOSPACE, CORRUPT, or "number N" of one that is not known by name. `member`: its ID, lower-case hex."""
+
+    kind: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.member}"
+
+
+@dataclass(frozen=True)
 class View:
     """What was answered through one node. An endpoint missing in `statuses` did not answer.
 
-    `health`: endpoint → "" or what is wrong. `alarms`: "NOSPACE on <member id>"; unknown where `errors` has "alarms".
+    `health`: endpoint → "" or what is wrong. `alarms`: unknown where `errors` has "alarms".
     `members`: None where no member list was given. `errors`: why a call failed, by its name.
     """
 
     statuses: Mapping[str, Status] = field(default_factory=dict)
     health: Mapping[str, str] = field(default_factory=dict)
     members: tuple[Member, ...] | None = None
-    alarms: tuple[str, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     hashes: Mapping[str, int] = field(default_factory=dict)
     written: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Asks what living.py compares: the live member list, and where data is that etcd.toml has elsewhere."""
+"""Asks what is compared with etcd.toml: the live member list, and where data is that etcd.toml has elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import StepsError
 from steps.core.base.problem import Problem
-from steps.core.etcd import living
+from steps.core.etcd import differences, moves
 from steps.core.etcd.views import Member
 from steps.core.node.facts import Look
 
@@ -47,18 +47,19 @@ def problems(ctx: Context, nodes: Sequence[Node], *, starts: bool) -> list[Probl
     found: list[Problem] = []
     for node in nodes:
         look = ctx.look(node)
-        moves = living.moves(cluster, node, look)
-        if moves:
-            found += living.moved(cluster, node, moves, _states(ctx, node, moves))
-        found += living.differences(cluster, node, look, ctx.members)
-    if ctx.members is not None and not any(problem.code == living.SCHEME for problem in found):
+        elsewhere = moves.of_node(cluster, node, look)
+        if elsewhere:
+            found += moves.problems(cluster, node, elsewhere, _states(ctx, node, elsewhere))
+        found += differences.of_node(cluster, node, look, ctx.members)
+    other_scheme = any(problem.code == differences.SCHEME for problem in found)
+    if ctx.members is not None and not other_scheme:
         looks = {node.name: ctx.look(node) for node in nodes}
-        found += living.membership(cluster, looks, ctx.members, starts=starts)
+        found += differences.membership(cluster, looks, ctx.members, starts=starts)
     return list(dict.fromkeys(found))
 
 
-def _states(ctx: Context, node: Node, moves: Sequence[living.Move]) -> Mapping[str, str]:
-    said = ctx.sh(node, living.moves_script(moves)).out.splitlines()
+def _states(ctx: Context, node: Node, elsewhere: Sequence[moves.Move]) -> Mapping[str, str]:
+    said = ctx.sh(node, moves.script(elsewhere)).out.splitlines()
     return dict(line.split(" ", 1) for line in said if " " in line)
 
 

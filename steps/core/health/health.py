@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from steps.core.base import versions
 from steps.core.base.errors import StepsError
 from steps.core.base.hints import invoke
 from steps.core.base.problem import Problem
 from steps.core.etcd import auth, listeners
-from steps.core.etcd.client import own_urls, parse
-from steps.core.etcd.identity import known_id
+from steps.core.etcd.client import parse
 from steps.core.etcd.views import View
-from steps.core.health import gate
-from steps.core.health.verdict import Health, MemberHealth
+from steps.core.health import gate, judge
+from steps.core.health.verdict import Health
 from steps.core.node import ca_key
-from steps.core.node.service import State, parse_state, root_script, state_script, without_root
+from steps.core.node.service import parse_state, root_script, state_script, without_root
 from steps.core.transport.shell_session import Result
 
 if TYPE_CHECKING:
@@ -45,27 +43,30 @@ def gather(ctx: Context, nodes: Sequence[Node], *, thorough: bool) -> Health:
     copies = [node for node in nodes if node.name in asked and asked[node.name].out.startswith(f"{ca_key.FACT}=")]
     speaker = _speaker(ctx, nodes, views, first, thorough=thorough)
     cluster = ctx.serving
-    health.warnings += _elsewhere(ctx.cluster, cluster, nodes)
+    health.warnings += judge.elsewhere(ctx.cluster, cluster, nodes)
     nodes = [cluster.node(node.name) for node in nodes]
+    reached = [node for node in nodes if node.name in asked]
     confirmed = _confirmed(ctx, [node for node in nodes if node.name in unasked], views, speaker)
     known = {**views, **confirmed}
     _note_unasked(cluster, unasked, confirmed, speaker, health)
-    health.problems += _services(nodes, states)
+    health.problems += judge.services(nodes, states)
     kept = _note_auth(cluster, nodes, views, health)
     if known:
-        health.problems += _etcd(cluster, [n for n in nodes if n.name in known and n.name not in kept], known, speaker)
-    health.problems += _listeners(cluster, [node for node in nodes if node.name in asked], views)
-    health.problems += _unexplained(ctx.serving, asked)
-    health.problems += _identity(cluster, known)
-    health.quorum = _quorum(cluster, known, states)
-    seen: dict[str, datetime | None] = {}
-    for node in nodes if cluster.tls.enabled else ():
-        if node.name in asked:
-            seen[node.name] = _certificate(ctx, node, answers[node.name][1], health)
-    health.members = [
-        _member(cluster, node, known.get(node.name), seen.get(node.name), checked=node.name in asked) for node in nodes
-    ]
-    health.warnings += [*releases(cluster, health.members), *filter(None, [ca_key.warning(cluster, copies)])]
+        judged = [node for node in nodes if node.name in known and node.name not in kept]
+        health.problems += judge.members(cluster, judged, known, speaker)
+    health.problems += judge.listeners_silent(cluster, reached, views)
+    health.problems += judge.listeners_unexplained(ctx.serving, asked)
+    health.problems += judge.identity(cluster, known)
+    health.quorum = judge.quorum(cluster, known, states)
+    ends: dict[str, datetime | None] = {}
+    if cluster.tls.enabled:
+        ends = {node.name: _certificate(ctx, node, answers[node.name][1], health) for node in reached}
+    for node in nodes:
+        row = judge.row(cluster, node, known.get(node.name), ends.get(node.name), checked=node.name in asked)
+        health.members.append(row)
+    health.warnings += judge.releases(cluster, health.members)
+    if said := ca_key.warning(cluster, copies):
+        health.warnings.append(said)
     return health
 
 
@@ -96,18 +97,12 @@ def glance(ctx: Context, nodes: Sequence[Node]) -> Health:
     members = gate.expected(cluster)
     health.problems += gate.member_problems(view, [member for member in members if member.name in names])
     health.problems += gate.cluster_problems(view, members)
-    health.problems += _identity(cluster, {asker.name: view})
-    health.quorum = _quorum(cluster, {asker.name: view}, {})
+    health.problems += judge.identity(cluster, {asker.name: view})
+    health.quorum = judge.quorum(cluster, {asker.name: view}, {})
     ends = {node.name: _certificate(ctx, node, None, health) for node in nodes} if cluster.tls.enabled else {}
-    health.members = [_member(cluster, node, view, ends.get(node.name), checked=True) for node in nodes]
-    health.warnings += releases(cluster, health.members)
+    health.members = [judge.row(cluster, node, view, ends.get(node.name), checked=True) for node in nodes]
+    health.warnings += judge.releases(cluster, health.members)
     return health
-
-
-def releases(cluster: Cluster, members: Sequence[MemberHealth] = ()) -> list[str]:
-    """What is known against the releases that run, or else against the configured one."""
-    running = {member.version for member in members if member.version} or {cluster.version}
-    return [said for version in sorted(running) if (said := versions.warning(version))]
 
 
 def _meet(ctx: Context, node: Node, *, speaks: bool, thorough: bool) -> tuple[Result | StepsError, Found | None]:
@@ -223,103 +218,6 @@ def _note_auth(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View
             if cluster.client_url(node) not in view.statuses:
                 kept.add(node.name)
     return kept
-
-
-def _quorum(cluster: Cluster, views: Mapping[str, View], states: Mapping[str, State]) -> bool | None:
-    """Whether a majority of the members serves; None where it is unknown.
-
-    A member that is healthy has committed a read. One under an alarm is not, and follows a leader all the same.
-    """
-    known = known_id(cluster)
-    statuses = [
-        (view, url, status)
-        for view in views.values()
-        for url, status in view.statuses.items()
-        if not known or status.cluster_id == known
-    ]
-    if any(view.health.get(url) == "" for view, url, _ in statuses):
-        return True
-    led = {status.id for _, _, status in statuses if status.leader != "0"}
-    if len(led) >= cluster.quorum:
-        return True
-    down = {name for name in states if not any(status.leader != "0" for status in views[name].statuses.values())}
-    return False if len(cluster.nodes) - len(down) < cluster.quorum else None
-
-
-def _elsewhere(cluster: Cluster, serving: Cluster, nodes: Sequence[Node]) -> Iterator[str]:
-    """Members that answer, and not where etcd.toml says."""
-    for node in nodes:
-        now, then = serving.client_url(serving.node(node.name)), cluster.client_url(node)
-        if now != then:
-            yield f"{node.name} serves at {now}, etcd.toml says {then}: see {invoke('plan')}"
-
-
-def _services(nodes: Sequence[Node], states: Mapping[str, State]) -> Iterator[Problem]:
-    for node in nodes:
-        state = states.get(node.name)
-        if state is not None and state.active not in ("active/running", "running"):
-            yield Problem("health.not-running", f"etcd is not running ({state.active})", node=node.name)
-
-
-def _etcd(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], speaker: str) -> Iterator[Problem]:
-    """The gate's own judgement over what all nodes said, then what only a thorough look asks for."""
-    statuses = {url: status for view in views.values() for url, status in view.statuses.items()}
-    spoken = views.get(speaker, View())
-    chosen = {cluster.client_url(node) for node in nodes}
-    members = gate.expected(cluster)
-    asked = [member for member in members if member.client_url in chosen]
-    main = {url: status for url, status in statuses.items() if url in chosen}
-    healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
-    yield from gate.member_problems(View(statuses=main, health=healths), asked)
-    yield from gate.cluster_problems(replace(spoken, statuses=main), members)
-    if spoken.written and not auth.refused(spoken):
-        yield Problem("health.write-failed", f"a write and a read through {speaker} failed: {spoken.written}")
-    if len(set(spoken.hashes.values())) > 1:
-        said = f"members hold different data at one revision: {dict(spoken.hashes)}"
-        yield Problem("health.different-data", said)
-
-
-def _listeners(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View]) -> Iterator[Problem]:
-    """Where a node's own member does not answer at another URL than the one that the others use."""
-    for node in nodes:
-        for url in own_urls(cluster, node):
-            wrong = views[node.name].health.get(url, "no answer")
-            if wrong and url != cluster.client_url(node):
-                said = f"does not answer at {url}: {wrong}"
-                yield Problem("health.listener-silent", said, node=node.name, joint=" ")
-
-
-def _unexplained(cluster: Cluster, asked: Mapping[str, Result]) -> Iterator[Problem]:
-    for name, answer in asked.items():
-        node = cluster.node(name)
-        urls = (*own_urls(cluster, node), cluster.peer_url(node))
-        for place in listeners.unexplained(cluster, node, answer.out, urls):
-            said = f"etcd listens on {place} too, and nothing in etcd.toml says so"
-            yield Problem("health.unexplained-listener", said, node=name)
-
-
-def _identity(cluster: Cluster, views: Mapping[str, View]) -> Iterator[Problem]:
-    """Whether it is the cluster of the first healthy start that answers."""
-    seen = {status.cluster_id for view in views.values() for status in view.statuses.values()}
-    known = known_id(cluster)
-    if known and (foreign := seen - {known}):
-        said = f"a foreign cluster answers: its ID is {', '.join(sorted(foreign))}, this one's is {known}"
-        yield Problem("health.foreign-cluster", said)
-
-
-def _member(
-    cluster: Cluster, node: Node, view: View | None, expires: datetime | None, *, checked: bool
-) -> MemberHealth:
-    """`checked`: the host itself was asked; else another member said this of it, or nothing is known."""
-    url = cluster.client_url(node)
-    status = view.statuses.get(url) if view else None
-    if view is None or status is None:
-        said = "unknown" if view is None or auth.refused(view) else "no answer"
-        return MemberHealth(node.name, url, "-", said, "", expires, checked)
-    role = "learner" if status.learner else "leader" if status.leader == status.id else "follower"
-    said = "healthy" if view.health.get(url) == "" else "unhealthy"
-    said = said if checked else f"{said}, host not checked"
-    return MemberHealth(node.name, url, role, said, status.version, expires, checked)
 
 
 def _certificate(ctx: Context, node: Node, found: Found | None, health: Health) -> datetime | None:

@@ -99,7 +99,8 @@ def _roll(ctx: Context, nodes: Sequence[Node], reasons: Mapping[str, str], tried
         raise refused
     if view.alarms:
         raise Unhealthy(
-            f"no member was restarted: alarm {', '.join(view.alarms)}", hint=f"fix that first: {invoke('doctor')}"
+            f"no member was restarted: alarm {', '.join(map(str, view.alarms))}",
+            hint=f"fix that first: {invoke('doctor')}",
         )
     well = healthy(view, expected(ctx.serving))
     if len(well) < cluster.quorum:
