@@ -35,12 +35,12 @@ def members(cluster: Cluster, nodes: Sequence[Node], views: Mapping[str, View], 
     statuses = {url: status for view in views.values() for url, status in view.statuses.items()}
     spoken = views.get(speaker, View())
     chosen = {cluster.client_url(node) for node in nodes}
-    members = gate.expected(cluster)
-    asked = [member for member in members if member.client_url in chosen]
+    expected = gate.expected(cluster)
+    asked = [member for member in expected if member.client_url in chosen]
     main = {url: status for url, status in statuses.items() if url in chosen}
     healths = {url: wrong for view in views.values() for url, wrong in view.health.items()}
     yield from gate.member_problems(View(statuses=main, health=healths), asked)
-    yield from gate.cluster_problems(replace(spoken, statuses=main), members)
+    yield from gate.cluster_problems(replace(spoken, statuses=main), expected)
     if spoken.written and not auth.refused(spoken):
         yield Problem("health.write-failed", f"a write and a read through {speaker} failed: {spoken.written}")
     if len(set(spoken.hashes.values())) > 1:
