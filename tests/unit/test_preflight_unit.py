@@ -61,16 +61,29 @@ class Ctx:
 
 def asked(cluster: Cluster, second: Look | None = None, says: str = "") -> tuple[str, list[str]]:
     """What stops the run, and what is warned of, where the second node is like that and the others are well."""
-    looks = {node.name: seen(cluster, facts={"machine_id": node.name, "boot_id": node.name}) for node in cluster.nodes}
-    if second is not None:
-        looks["etcd-2"] = second
-    ctx = Ctx(cluster, looks, says)
+    ctx = context(cluster, second, says)
     message = ""
     try:
         preflight(ctx, cluster.nodes)  # type: ignore[arg-type]  # a stand-in
     except Refused as error:
         message = error.message
     return message, ctx.warnings
+
+
+def codes(cluster: Cluster, second: Look | None = None, says: str = "") -> list[tuple[str, str]]:
+    """Return the codes of what stops the run, each with its node."""
+    try:
+        preflight(context(cluster, second, says), cluster.nodes)  # type: ignore[arg-type]  # a stand-in
+    except Refused as error:
+        return [(problem.code, problem.node) for problem in error.problems]
+    return []
+
+
+def context(cluster: Cluster, second: Look | None, says: str) -> Ctx:
+    looks = {node.name: seen(cluster, facts={"machine_id": node.name, "boot_id": node.name}) for node in cluster.nodes}
+    if second is not None:
+        looks["etcd-2"] = second
+    return Ctx(cluster, looks, says)
 
 
 @pytest.fixture
@@ -98,51 +111,70 @@ def lying(path: str, owner: str, mode: int) -> dict[str, Any]:
     return {"entries": {path: Entry("dir", mode, owner, owner)}, "strangers": {path: "base"}}
 
 
-FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "another CPU": ({"facts": {"cpu": "mips64"}}, "no etcd is made for its CPU (mips64)"),
+FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "another CPU": ("node.other-cpu", {"facts": {"cpu": "mips64"}}, "no etcd is made for its CPU (mips64)"),
     "a mount point": (
+        "node.wal-mountpoint",
         {"facts": {"wal_is_mount": True}},
         f'{WAL} is a mount point, which etcd cannot make its WAL: set [paths] wal = "{WAL}/etcd/wal"',
     ),
     "a parent of somebody": (
+        "node.inhabited",
         lying("/data/etcd", "postgres", 0o700),
         'must have a directory around its WAL for itself: set [paths] wal = "/data/etcd/etcd/wal"',
     ),
-    "a parent that others read": (lying("/data/etcd", "etcd", 0o755), "/data/etcd belongs to etcd (mode 0755)"),
+    "a parent that others read": (
+        "node.inhabited",
+        lying("/data/etcd", "etcd", 0o755),
+        "/data/etcd belongs to etcd (mode 0755)",
+    ),
     "data of somebody": (
+        "node.inhabited",
         lying(DATA, "postgres", 0o755),
         f"{DATA} belongs to postgres (mode 0755) and holds base; etcd, as etcd, must have a directory of its own for",
     ),
-    "certificates of somebody": (lying("/etc/etcd/cert", "root", 0o755), '[paths] cert = "/etc/etcd/cert/etcd/cert"'),
+    "certificates of somebody": (
+        "node.inhabited",
+        lying("/etc/etcd/cert", "root", 0o755),
+        '[paths] cert = "/etc/etcd/cert/etcd/cert"',
+    ),
     "a parent of somebody, though a member lives there": (
+        "node.inhabited",
         {**lying("/data/etcd", "postgres", 0o700), "wal": True},
         "where a member's data is or was",
     ),
-    "no root": ({"facts": {"uid": 1000}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
+    "no root": ("node.not-root", {"facts": {"uid": 1000}}, "logged in as uid 1000, not as root: set [ssh] sudo = true"),
     "a variable for every service": (
+        "node.given-variable",
         {"facts": {"given_variables": ("ETCD_DEBUG",)}},
         "systemd gives ETCD_DEBUG to every service",
     ),
     "a drop-in": (
+        "node.overridden",
         {"unit": {"DropInPaths": DROP_IN, "EnvironmentFiles": "/etc/default/etcd (ignore_errors=yes)"}},
         f"overridden by {DROP_IN}, /etc/default/etcd",
     ),
     "a foreign member": (
+        "node.foreign-data",
         {"member": True, "wal": True},
         f"{DATA} holds a member's data and there is no /etc/systemd/system/etcd.service",
     ),
     "an older etcd is wanted": (
+        "upgrade.step",
         {"facts": {"installed_version": "3.6.1", "running_version": "3.6.1"}, "process": LIVING},
         "etcd 3.6.1 has written this member's data: 3.5.16 cannot read it",
     ),
 }
 
 
-@pytest.mark.parametrize(("look", "said"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_stops_everything_and_names_the_node(cluster: Cluster, look: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("code", "look", "said"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_stops_everything_and_names_the_node(
+    cluster: Cluster, code: str, look: dict[str, Any], said: str
+) -> None:
     facts = {"machine_id": "2", "boot_id": "2", **look.get("facts", {})}
-    message, _ = asked(cluster, seen(cluster, **{**look, "facts": facts}))
-    (line,) = message.splitlines()[1:]
+    second = seen(cluster, **{**look, "facts": facts})
+    assert codes(cluster, second) == [(code, "etcd-2")]
+    (line,) = asked(cluster, second)[0].splitlines()[1:]
     assert line.startswith("  etcd-2: ")
     assert said in line
 
