@@ -146,7 +146,17 @@ def test_look_at_whatever_answer_ends_in_a_look_or_names_the_node(words: str, *,
     names_the_node(work)
 
 
-@pytest.mark.parametrize("at", [0, 1, 100, len(LOOKS) // 2, len(LOOKS) - 300, len(LOOKS) - 2])
+CUTS = {
+    "at once": 0,
+    "after a byte": 1,
+    "early": 100,
+    "half": len(LOOKS) // 2,
+    "late": len(LOOKS) - 300,
+    "at the end": len(LOOKS) - 2,
+}
+
+
+@pytest.mark.parametrize("at", CUTS.values(), ids=CUTS)  # a look is not equally long in each of xdist's processes
 def test_look_at_answer_that_is_cut_off_is_refused(at: int) -> None:
     cluster = on_loopback()
     with pytest.raises(Refused, match="etcd-1: looking at it failed: "):
