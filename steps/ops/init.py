@@ -82,7 +82,7 @@ def configuration(name: str, user: str, nodes: list[tuple[str, str]], pins: Mapp
         else ""
     )
     return f"""\
-# Every other key has a safe default: docs/configuration.md tells them all.
+# Every other key has a safe default: docs/reference/etcd-toml.md lists them all.
 [cluster]
 name = {json.dumps(name)}
 

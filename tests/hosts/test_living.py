@@ -223,7 +223,7 @@ def test_a_member_joins_and_leaves_by_the_ways_that_are_named(cluster: Deployed,
 def test_from_http_to_https_by_the_way_of_the_documents(
     lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """docs/operations.md, "From http to https"; what it restores belongs to root until `all` starts it."""
+    """docs/how-to/move-to-https.md; what it restores belongs to root until `all` starts it."""
     made = deploy(lab, tmp_path_factory.mktemp("scheme"), "", nodes=tables(lab), tls={"enabled": False})
     made.invoke("all")
     made.etcdctl("put", "kept", "over TLS")

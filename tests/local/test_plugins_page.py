@@ -1,4 +1,4 @@
-"""docs/plugins.md, block by block: each is run as a reader would run it."""
+"""The pages about plugins and signers, block by block: each is run as a reader would run it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from steps.core.extensions.manager import Plugins
 from steps.testing import check_backend, load_plugin, make_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "plugins.md").read_text()
+PAGES = ("write-a-plugin", "own-ca")
+PAGE = "\n".join((ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in PAGES)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TASKS = """
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_the_lines_for_exec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     cluster = make_cluster(tmp_path, block("toml", '"vault"' if name == "vault" else "step ca sign"))
     check_backend(exec_.etcd_cert_backend("exec", cluster))
+
+
+@pytest.mark.parametrize("name", ["cfssl", "csr"])
+def test_own_ca_table_of_a_shipped_backend_chooses_it(tmp_path: Path, name: str) -> None:
+    """What they sign, tests/local/test_backends.py shows with the real programs."""
+    (tmp_path / "corporate-ca.pem").touch()
+    tables = {"cfssl": block("toml", 'source = "debian"'), "csr": block("toml", '"csr"')}
+    cluster = make_cluster(tmp_path, tables[name])
+    assert load_plugin(ROOT / "plugins" / f"{name}.py").etcd_cert_backend(name, cluster) is not None
 
 
 def test_the_backend_and_its_test(tmp_path: Path) -> None:

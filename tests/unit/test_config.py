@@ -789,7 +789,7 @@ def test_the_how_to_is_the_how_to() -> None:
     }
 
 
-# --- docs/configuration.md
+# --- docs/reference/etcd-toml.md
 
 
 def fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
@@ -850,7 +850,7 @@ def test_every_field_says_what_it_allows() -> None:
 
 def test_the_documentation_is_the_schema() -> None:
     rows = {}
-    for line in (ROOT / "docs" / "configuration.md").read_text().splitlines():
+    for line in (ROOT / "docs/reference/etcd-toml.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| `") and len(cells) == 5:
             rows[cells[0].strip("`")] = (cells[1], *cells[2:])
@@ -859,7 +859,7 @@ def test_the_documentation_is_the_schema() -> None:
 
 
 def test_the_documentation_lists_the_flags() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
+    text = (ROOT / "docs/reference/etcd-toml.md").read_text()
     for name, value in schema.FLAGS.items():
         assert f"| `{name}` | `{value}`" in text
     assert f"`{schema.PROCESS['flags']['quota-backend-bytes']}`" in text

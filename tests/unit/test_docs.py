@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import shlex
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from invoke import Collection, Program
 from invoke.parser import Parser, ParserContext
+from reference import namespace, tasks_page
 
 from steps.core.base import errors
 from steps.core.config.load import parse
@@ -19,7 +19,8 @@ from steps.ops.init import configuration
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted(file.relative_to(ROOT).as_posix() for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-OURS = [name for name in ALL if name != "docs/plugins.md"]  # its commands are those of plugins that are not installed
+PLUGINS = "docs/how-to/write-a-plugin.md"
+OURS = [name for name in ALL if name != PLUGINS]  # its commands are those of plugins that are not installed
 FIRST = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/invoke all"
 SECOND = "tests/run"
 BASE = '[cluster]\nname = "demo"\n[etcd]\nversion = "3.5.30"\n[[nodes]]\nname = "etcd-1"\nip = "10.0.0.1"\n'
@@ -55,23 +56,17 @@ def spoken(name: str) -> Iterator[list[str]]:
 
 
 @cache
-def namespace() -> Collection:
-    found: Collection = runpy.run_path(str(ROOT / "tasks.py"))["ns"]
-    return found
+def tasks() -> Collection:
+    return namespace()
 
 
 def check_invoke(words: list[str]) -> None:
     """Raises ParseError where Invoke would."""
     core = Parser(initial=ParserContext(args=Program().core_args()), ignore_unknown=True).parse_argv(words)
     if core[0].args.help.value:
-        assert core[0].args.help.value in namespace().task_names
+        assert core[0].args.help.value in tasks().task_names
         return
-    Parser(contexts=namespace().to_contexts()).parse_argv(core.unparsed)
-
-
-def helps() -> dict[str, str]:
-    tasks = namespace().task_names
-    return {name: (namespace()[name].__doc__ or "").strip().partition("\n")[0] for name in tasks}
+    Parser(contexts=tasks().to_contexts()).parse_argv(core.unparsed)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -101,21 +96,14 @@ def test_the_readme_has_the_two_commands() -> None:
     assert {f"{FIRST}\n", f"{SECOND}\n"} <= set(blocks("README.md", "sh"))
 
 
-def test_the_readmes_tasks_are_the_tasks() -> None:
-    found = text("README.md").partition("<!-- tasks")[2].partition("<!-- end -->")[0]
-    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", found, re.MULTILINE)
-    wanted = helps()
-    phases = sorted((name for name in wanted if wanted[name].startswith("[")), key=lambda name: wanted[name])
-    table = [(name, wanted[name]) for name in (*phases, *sorted(set(wanted) - set(phases)))]
-    assert rows == table, "the README's table should be:\n" + "\n".join(
-        f"| `{name}` | {says} |" for name, says in table
-    )
+def test_the_reference_of_tasks_is_made_from_the_tasks() -> None:
+    assert text("docs/reference/tasks.md") == tasks_page(), "run .venv/bin/python tests/reference.py"
 
 
-def test_the_readme_shows_what_init_writes() -> None:
+def test_deploy_on_hosts_shows_what_init_writes() -> None:
     nodes = [(f"etcd-{number}", f"10.0.0.{number}") for number in (1, 2, 3)]
     written = configuration("etcd", "root", nodes)
-    assert blocks("README.md", "toml") == [
+    assert blocks("docs/how-to/deploy-on-hosts.md", "toml") == [
         "".join(line for line in written.splitlines(keepends=True) if line[0] != "#")
     ]
 
@@ -133,7 +121,7 @@ def written_tests() -> set[str]:
 
 
 def test_each_promise_names_a_test_that_exists() -> None:
-    rows = re.findall(r"^\| (\d+) \|(.*)\|$", text("docs/security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", text("docs/explanation/guarantees.md"), re.MULTILINE)
     promised = [match[1] for _, row in rows if (match := re.search(r"\| `(test_\w+)` $", row))]
     assert [number for number, _ in rows] == [str(each + 1) for each in range(len(promised))]
     assert not set(promised) - written_tests()
@@ -149,11 +137,55 @@ def test_threat_model_each_limit_names_a_test_that_exists() -> None:
     assert not {found[1] for found in holding if found} - written_tests()
 
 
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_links_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)\)", text(name))
-    missing = [link for link in links if "://" not in link and not (ROOT / name).parent.joinpath(link).exists()]
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(name)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        file = (ROOT / name).parent.joinpath(path) if path else ROOT / name
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
+            missing.append(link)
     assert not missing
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, found = set(), ["README.md"]
+    while found:
+        name = found.pop()
+        reached.add(name)
+        for link in re.findall(r"\]\(([^)#\s]+\.md)", text(name)):
+            target = (ROOT / name).parent.joinpath(link).resolve()
+            if target.is_relative_to(ROOT) and (path := target.relative_to(ROOT).as_posix()) not in reached:
+                found.append(path)
+    assert not {name for name in ALL if name.startswith("docs/")} - reached
+
+
+def test_the_sections_that_the_code_names_exist() -> None:
+    sources = [
+        *ROOT.glob("steps/**/*.py"),
+        *ROOT.glob("plugins/*.py"),
+        *ROOT.glob("examples/**/*.*"),
+        ROOT / "etcd.toml",
+    ]
+    named = [
+        found
+        for file in sources
+        for found in re.findall(
+            r"\b(docs/[\w./-]+\.md)(?:, \"([^\"]+)\")?", file.read_text(encoding="utf-8").replace("\\'", "'")
+        )
+    ]
+    assert len(named) > 3
+    assert not [name for name, _ in named if not (ROOT / name).exists()]
+    wrong = [(name, heading) for name, heading in named if heading and f"# {heading}\n" not in text(name)]
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
@@ -169,14 +201,14 @@ def _all(kind: type[errors.StepsError]) -> Iterator[type[errors.StepsError]]:
 
 
 def test_the_exit_codes_are_the_programs() -> None:
-    table = text("docs/operations.md").partition("## Exit codes")[2]
+    table = text("docs/reference/exit-codes.md")
     codes = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
     known = {error.exit_code for error in _all(errors.StepsError)} | {errors.DIFFERS, errors.INTERRUPTED}
     assert codes == [0, *sorted(known)]
 
 
 def test_the_messages_are_the_programs() -> None:
-    table = text("docs/operations.md").partition("## Messages")[2].partition("## ")[0]
+    table = text("docs/reference/messages.md")
     messages = re.findall(
         r"`([^`]+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
     )

@@ -82,8 +82,8 @@ PHASES = [named(name) for name in ("env", "certs", "start")]
 @pytest.mark.parametrize("name", hooks.NAMES)
 def test_every_hook_is_documented_used_and_tested(name: str) -> None:
     signature = inspect.signature(getattr(hooks, name))
-    page = (ROOT / "docs" / "plugins.md").read_text()
-    assert f"{name}({', '.join(signature.parameters)})" in page
+    page = (ROOT / "docs/reference/hooks.md").read_text()
+    assert f"| `{name}({', '.join(signature.parameters)})`" in page
     users = [*(ROOT / "plugins").glob("*.py"), *EXAMPLES.glob("*.py"), ROOT / "steps/builtin/hooks.py"]
     assert any(f"def {name}(" in file.read_text() for file in users), "no shipped plugin or example uses it"
     calls = ast.parse(Path(__file__).read_text())
@@ -94,7 +94,7 @@ def test_every_hook_is_documented_used_and_tested(name: str) -> None:
 
 def test_the_api_has_what_the_page_says_and_is_light() -> None:
     assert all(getattr(steps.api, name) is not None for name in steps.api.__all__)
-    page = (ROOT / "docs" / "plugins.md").read_text()
+    page = "".join((ROOT / "docs" / name).read_text() for name in ("reference/hooks.md", "how-to/write-a-plugin.md"))
     assert not [name for name in steps.api.__all__ if f"`{name}" not in page]
     with pytest.raises(AttributeError, match="has no 'Stepp'"):
         _ = steps.api.Stepp

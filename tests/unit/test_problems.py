@@ -1,4 +1,4 @@
-"""Problems are data: each code that the program gives stands in docs/problems.md, and no other does."""
+"""Problems are data: each code that the program gives stands in docs/reference/problems.md, and no other does."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def used() -> set[str]:
 
 
 def documented() -> list[str]:
-    rows = re.findall(r"^\| `([a-z]+\.[\w-]+)` \|", (ROOT / "docs" / "problems.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z]+\.[\w-]+)` \|", (ROOT / "docs/reference/problems.md").read_text(), re.MULTILINE)
     return [str(row) for row in rows]
 
 

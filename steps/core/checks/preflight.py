@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from steps.core.base.errors import Refused, StepFailed
 from steps.core.base.hints import again
+from steps.core.base.pages import FOREIGN_CLUSTER
 from steps.core.base.problem import Problem
 from steps.core.checks import ground
 from steps.core.checks.node_checks import (
@@ -99,7 +100,7 @@ def _foreign(ctx: Context, node: Node, look: Look) -> Problem | None:
         return None
     said = (
         f"{instance.described}. This tool has not deployed it, and does not take it over. To have its keys in a "
-        'cluster of this tool: docs/operations.md, "A cluster that something else made"'
+        f"cluster of this tool: {FOREIGN_CLUSTER}"
     )
     return Problem("node.foreign-etcd", said, node=node.name)
 

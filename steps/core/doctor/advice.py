@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from steps.core.base.hints import invoke
+from steps.core.base.pages import REPLACE_A_MEMBER
 from steps.core.base.shell import quoted
 from steps.core.config.model import Cluster, Node
 from steps.core.doctor.evidence import Evidence, NodeEvidence
@@ -19,7 +20,6 @@ from steps.core.etcd.instances import end
 from steps.core.etcd.views import Member
 from steps.core.node.paths import wal_parent
 
-PAGE = "docs/operations.md"
 DAY = 86400  # seconds
 
 
@@ -71,9 +71,7 @@ def _replace(at: Situation) -> str:
     if evidence.view.members is None or len(evidence.cluster.nodes) - len(at.lost()) < evidence.cluster.quorum:
         return find + "Remove no member: without a quorum none can be replaced, and what is left may be needed"
     member = member_of(evidence, node)
-    remove = (
-        f'{at.ctl} member remove {member.id if member else "ID"}, then add it anew: {PAGE}, "A member\'s data is gone"'
-    )
+    remove = f"{at.ctl} member remove {member.id if member else 'ID'}, then add it anew: {REPLACE_A_MEMBER}"
     return f"{find}If it is lost for good: {remove}" if find else remove
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from steps.core.base.errors import DONE, UNHEALTHY, UNKNOWN
 from steps.core.base.hints import invoke
+from steps.core.base.pages import FOREIGN_CLUSTER, REPLACE_A_MEMBER
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Failure:
 _START, _UNITS = invoke("start --node {node}"), invoke("units start --node {node}")
 _LEAVE = (
     "nothing is to be done by this tool, which does not manage it and changes nothing of it; to have its keys in a "
-    'cluster of this tool: docs/operations.md, "A cluster that something else made"'
+    f"cluster of this tool: {FOREIGN_CLUSTER}"
 )
 
 FAILURES: Mapping[str, Failure] = {
@@ -173,8 +174,7 @@ FAILURES: Mapping[str, Failure] = {
     "tls-refused": Failure("TLS handshakes fail", invoke("certs units start --node {node}")),
     "removed-member": Failure(
         "the node is not in the member list",
-        "if it was removed for good, take it out of etcd.toml; to make it a member again: "
-        'docs/operations.md, "A member\'s data is gone"',
+        f"if it was removed for good, take it out of etcd.toml; to make it a member again: {REPLACE_A_MEMBER}",
     ),
     "moved-member": Failure(
         "etcd.toml gives the member another address than the member list has", "put {id} back into etcd.toml"

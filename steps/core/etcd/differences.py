@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 from urllib.parse import SplitResult, urlsplit
 
+from steps.core.base import pages
 from steps.core.base.hints import etcdctl, invoke
 from steps.core.base.problem import Problem
 from steps.core.config.model import Cluster, Node
@@ -19,7 +20,6 @@ from steps.core.etcd.views import Member
 from steps.core.node.facts import Look
 from steps.core.node.paths import unit_file
 
-OPERATIONS = "docs/operations.md"
 SCHEME = "living.scheme"
 
 
@@ -57,7 +57,7 @@ def _urls(found: Mapping[str, str]) -> list[SplitResult]:
 def _scheme(cluster: Cluster, node: Node, scheme: str) -> Problem:
     enabled = "true" if scheme == "https" else "false"
     said = f"its cluster was made with {scheme}, etcd.toml says {cluster.scheme}: its members would lose each other"
-    way = f'set [tls] enabled = {enabled} again; to change it: {OPERATIONS}, "From http to https"'
+    way = f"set [tls] enabled = {enabled} again; to change it: {pages.CHANGE_THE_SCHEME}"
     return Problem(SCHEME, said, hint=way, node=node.name)
 
 
@@ -85,7 +85,7 @@ def _stopped(cluster: Cluster, node: Node, found: Mapping[str, str]) -> Iterator
 
 
 def _name(node: Node, name: str) -> Problem:
-    way = f'set name = "{name}" again; to give it another, replace the member: {OPERATIONS}, "A member\'s data is gone"'
+    way = f'set name = "{name}" again; to give it another, replace the member: {pages.REPLACE_A_MEMBER}'
     said = f"its member is {name}, and etcd.toml gives it another name"
     return Problem("living.name", said, hint=way, node=node.name)
 
