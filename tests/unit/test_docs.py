@@ -23,6 +23,7 @@ PLUGINS = "docs/how-to/write-a-plugin.md"
 OURS = [name for name in ALL if name != PLUGINS]  # its commands are those of plugins that are not installed
 FIRST = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/invoke all"
 SECOND = "tests/run"
+READMES = ("README.md", "README.zh-CN.md")
 BASE = '[cluster]\nname = "demo"\n[etcd]\nversion = "3.5.30"\n[[nodes]]\nname = "etcd-1"\nip = "10.0.0.1"\n'
 
 
@@ -92,8 +93,29 @@ def test_a_wrong_command_would_be_found(line: str) -> None:
         check_invoke(line.split())
 
 
-def test_the_readme_has_the_two_commands() -> None:
-    assert {f"{FIRST}\n", f"{SECOND}\n"} <= set(blocks("README.md", "sh"))
+@pytest.mark.parametrize("name", READMES)
+def test_the_readme_has_the_two_commands(name: str) -> None:
+    assert {f"{FIRST}\n", f"{SECOND}\n"} <= set(blocks(name, "sh"))
+
+
+def numbers(cell: str) -> list[str]:
+    """Return the versions and names in a cell that every language writes alike."""
+    return re.findall(r"[A-Za-z]*\d[\w.]*", cell)
+
+
+def test_readmes_of_both_languages_have_the_same_commands_links_and_tables() -> None:
+    english, chinese = map(text, READMES)
+    for pattern in (r"^```(?:sh|text)\n.*?^```", r"`[^`\n]+`", r"^(#+) "):
+        kept = [re.findall(pattern, page, re.DOTALL | re.MULTILINE) for page in (english, chinese)]
+        assert sorted(kept[0]) == sorted(kept[1])
+    links = [
+        [each for each in re.findall(r"\]\(([^)]+)\)", page) if each not in READMES] for page in (english, chinese)
+    ]
+    assert links[0] == links[1]
+    rows = [re.findall(r"^\|.*\|$", page, re.MULTILINE) for page in (english, chinese)]
+    assert [row.count("|") for row in rows[0]] == [row.count("|") for row in rows[1]]
+    for ours, theirs in zip(*rows, strict=True):
+        assert [numbers(cell) for cell in ours.split("|")] == [numbers(cell) for cell in theirs.split("|")]
 
 
 def test_the_reference_of_tasks_is_made_from_the_tasks() -> None:
