@@ -1,17 +1,21 @@
-"""docs/reference/tasks.md, made from the tasks themselves: `.venv/bin/python tests/reference.py` writes it.
+"""docs/reference/tasks.md, made from the tasks, and the table in hooks.md, made from the hooks' docstrings.
 
-tests/unit/test_docs.py fails where the page is another one.
+`.venv/bin/python tests/reference.py` writes both; tests/unit/test_docs.py fails where they differ from what is there.
 """
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from pathlib import Path
 
 from invoke import Argument, Collection
 
+from steps.core.extensions import hookspecs
+
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "reference" / "tasks.md"
+TASKS, HOOKS = (ROOT / "docs" / "reference" / name for name in ("tasks.md", "hooks.md"))
+COLUMNS = ("Called when", "Thread", "May raise")
 HEAD = """\
 # Tasks
 
@@ -72,5 +76,24 @@ def _shown(option: Argument) -> str:
     return f"--{word}{value}"
 
 
+def hooks_page() -> str:
+    """Return the text of docs/reference/hooks.md: what is there, with the table made anew."""
+    front, begin, rest = HOOKS.read_text(encoding="utf-8").partition("hookspecs.py -->\n")
+    _, end, behind = rest.partition("<!-- end -->")
+    rows = "".join(map(_hook, hookspecs.NAMES))
+    head = "| hook | returns | called when | in which thread | may raise |\n|---|---|---|---|---|\n"
+    return front + begin + "\n" + head + rows + "\n" + end + behind
+
+
+def _hook(name: str) -> str:
+    """Return a hook's row. Its docstring has a line for each column."""
+    hook = getattr(hookspecs, name)
+    returns, _, *columns = inspect.getdoc(hook).splitlines()
+    cells = [column.removeprefix(f"{title}: ") for title, column in zip(COLUMNS, columns, strict=True)]
+    returns = returns.removeprefix("Return ").removesuffix(".")
+    return f"| `{name}({', '.join(inspect.signature(hook).parameters)})` | {' | '.join([returns, *cells])} |\n"
+
+
 if __name__ == "__main__":
-    PAGE.write_text(tasks_page(), encoding="utf-8")
+    TASKS.write_text(tasks_page(), encoding="utf-8")
+    HOOKS.write_text(hooks_page(), encoding="utf-8")

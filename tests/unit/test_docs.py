@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from invoke import Collection, Program
 from invoke.parser import Parser, ParserContext
-from reference import namespace, tasks_page
+from reference import hooks_page, namespace, tasks_page
 
 from steps.core.base import errors
 from steps.core.config.load import parse
@@ -120,6 +120,10 @@ def test_readmes_of_both_languages_have_the_same_commands_links_and_tables() -> 
 
 def test_the_reference_of_tasks_is_made_from_the_tasks() -> None:
     assert text("docs/reference/tasks.md") == tasks_page(), "run .venv/bin/python tests/reference.py"
+
+
+def test_the_reference_of_hooks_is_made_from_their_docstrings() -> None:
+    assert text("docs/reference/hooks.md") == hooks_page(), "run .venv/bin/python tests/reference.py"
 
 
 def test_deploy_on_hosts_shows_what_init_writes() -> None:

@@ -23,62 +23,122 @@ hookimpl = pluggy.HookimplMarker("etcd")
 
 @spec
 def etcd_steps() -> list[Step]:  # type: ignore[empty-body]  # a specification has no body
-    """Custom steps. Called when tasks.py loads: reads no configuration."""
+    """Return a list of steps.
+
+    Called when: tasks.py loads, without a configuration
+    Thread: main
+    May raise: no: the plugin counts as broken
+    """
 
 
 @spec
 def etcd_options() -> type[BaseModel]:  # type: ignore[empty-body]  # see above
-    """The model of [plugins.NAME]. Called only when a configuration is read."""
+    """Return the pydantic model of `[plugins.NAME]`.
+
+    Called when: a configuration is read
+    Thread: main
+    May raise: no: exit 2
+    """
 
 
 @spec(firstresult=True)
 def etcd_cert_backend(name: str, cluster: Cluster) -> CertBackend | None:
-    """The certificate backend of that name; the first result wins."""
+    """Return the certificate backend of that name, or None; the first result wins.
+
+    Called when: a configuration is checked; certificates are issued
+    Thread: main
+    May raise: yes
+    """
 
 
 @spec(firstresult=True)
 def etcd_release_source(name: str, cluster: Cluster) -> ReleaseSource | None:
-    """The release source of that name; the first result wins."""
+    """Return the release source of that name, or None; the first result wins.
+
+    Called when: a configuration is checked; a release is needed
+    Thread: main, prefetch
+    May raise: yes
+    """
 
 
 @spec
 def etcd_validate(cluster: Cluster) -> list[str]:  # type: ignore[empty-body]  # see above
-    """Problems, reported with the configuration's own."""
+    """Return a list of problems, reported with the configuration's own.
+
+    Called when: a configuration was read
+    Thread: main
+    May raise: no: return the problem
+    """
 
 
 @spec
 def etcd_flags(cluster: Cluster, node: Node) -> dict[str, str]:  # type: ignore[empty-body]  # see above
-    """Extra etcd flags of a node; two plugins that set one flag are an error."""
+    """Return a dict of extra etcd flags; two plugins with the same flag are an error.
+
+    Called when: the unit of a node is rendered
+    Thread: main, node
+    May raise: yes
+    """
 
 
 @spec
 def etcd_template_dirs(cluster: Cluster) -> list[Path]:  # type: ignore[empty-body]  # see above
-    """Directories that are searched before templates/."""
+    """Return directories that are searched before templates/; extend `shipped/etcd.service.j2` there.
+
+    Called when: a unit is rendered
+    Thread: main, node, prefetch
+    May raise: yes
+    """
 
 
 @spec
 def etcd_before_step(step: str, cluster: Cluster, nodes: Sequence[Node]) -> None:
-    """Raising aborts the step before it begins."""
+    """Return nothing.
+
+    Called when: before each step; never in a dry run
+    Thread: main
+    May raise: yes: the step does not begin
+    """
 
 
 @spec
 def etcd_after_step(step: str, cluster: Cluster, nodes: Sequence[Node], error: BaseException | None) -> None:
-    """Runs after the step, after a failed one too."""
+    """Return nothing.
+
+    Called when: after each step, with its error after a failed one; never in a dry run
+    Thread: main
+    May raise: yes: the run fails; after a failed step a warning
+    """
 
 
 @spec
 def etcd_before_restart(cluster: Cluster, node: Node) -> None:
-    """Raising is a veto of that restart."""
+    """Return nothing.
+
+    Called when: before a member is restarted; never in a dry run
+    Thread: main
+    May raise: yes: a veto of that restart
+    """
 
 
 @spec
 def etcd_checks(cluster: Cluster, node: Node) -> list[Check]:  # type: ignore[empty-body]  # see above
-    """Extra checks in `verify`."""
+    """Return a list of `Check(name, run)`; `run(ctx)` returns None, or what is wrong.
+
+    Called when: `verify`, for each member that could be asked
+    Thread: main
+    May raise: yes: a problem, or unknown
+    """
 
 
 @spec
 def etcd_tasks() -> list[Any]:  # type: ignore[empty-body]  # see above
-    """Extra Invoke tasks and collections."""
+    """Return a list of Invoke tasks and collections; `c.command.cluster` is the cluster.
+
+    Called when: tasks.py loads
+    Thread: main
+    May raise: no: the plugin counts as broken
+    """
 
 
 NAMES = tuple(name for name in globals() if name.startswith("etcd_"))
