@@ -13,11 +13,11 @@ SCHEMA = 1  # of every `--json`: what is in it is only added to while this numbe
 class Problem:
     """What is wrong. `str(problem)` is the line that people read.
 
-    `code`: which problem it is, one of docs/reference/problems.md; a plugin's are `plugin.NAME`. `message`: the words, without
-    the node's name and the key. `hint`: the next command, or what else to do; several lines where it takes several.
-    `node`: the name of the node or member that it is about, "" for the whole cluster. `key`: a dotted path in etcd.toml
-    (`nodes[1].ip`) that stands in `line` (1-based; 0 where unknown). `joint`: what stands between the node's name and
-    the message; a blank where the node is the subject of the sentence.
+    `code`: which problem it is, one of docs/reference/problems.md; a plugin's are `plugin.NAME`. `message`: the
+    words, without the node's name and the key. `hint`: the next command, or what else to do; several lines where it
+    takes several. `node`: the name of the node or member that it is about, "" for the whole cluster. `key`: a
+    dotted path in etcd.toml (`nodes[1].ip`) that stands in `line` (1-based; 0 where unknown). `joint`: what stands
+    between the node's name and the message; a blank where the node is the subject of the sentence.
     """
 
     code: str
