@@ -1,6 +1,7 @@
 """The tutorial and the how-to guides, typed: every block ```sh runs, in its order, on a cluster of this machine.
 
-What is for a host, or has a placeholder in it, stands in a block without `sh`: the host tests do it.
+What is for a host, or has a placeholder in it, stands in a block without `sh`: tests/hosts/test_documented_hosts.py
+types the guide for hosts, and the other tests on hosts do the rest.
 """
 
 from __future__ import annotations

@@ -182,6 +182,14 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_every_page_that_is_named_exists(name: str) -> None:
+    """Also in the prose, where it is no link."""
+    prose = re.sub(r"^```.*?^```", "", text(name), flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"(?<![\w./])[\w./-]+\.md\b", prose))
+    assert not [each for each in named if not any((base / each).exists() for base in (ROOT, (ROOT / name).parent))]
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     reached, found = set(), ["README.md"]
     while found:
