@@ -133,7 +133,7 @@ def etcd_checks(cluster: Cluster, node: Node) -> list[Check]:  # type: ignore[em
 
 @spec
 def etcd_tasks() -> list[Any]:  # type: ignore[empty-body]  # see above
-    """Return a list of Invoke tasks and collections; `c.command.cluster` is the cluster.
+    """Return Invoke tasks and collections; `c.command.cluster` is the cluster, `c.command.open()` the `Context`.
 
     Called when: tasks.py loads
     Thread: main
