@@ -243,7 +243,7 @@ def test_doctor_json_has_the_findings_as_problems(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys.modules["steps.ops.doctor"], "gather", lambda _ctx, _nodes: evidence)
     said: list[Any] = []
     report = SimpleNamespace(data=said.append, line=lambda _line: None, warn=said.append)
-    command = SimpleNamespace(ctx=None, nodes=CLUSTER.nodes, cluster=CLUSTER, report=report)
+    command = SimpleNamespace(open=lambda: None, nodes=CLUSTER.nodes, cluster=CLUSTER, report=report)
     with pytest.raises(Unhealthy) as caught:
         doctor(SimpleNamespace(command=command))
     (document,) = said
