@@ -56,5 +56,6 @@ for node_ip in "${NODE_IPS[@]}"; do
 done
 for node_ip in "${NODE_IPS[@]}"; do
     echo ">>> ${node_ip}"
+    # shellcheck disable=SC2029 # the text is this machine's
     ssh "root@${node_ip}" "$(cat "$kit/health")"
 done

@@ -12,7 +12,7 @@ from steps.core.cli.confirm import confirmed
 from steps.core.cli.options import task
 from steps.core.etcd.identity import CLUSTER_ID
 from steps.core.etcd.unit_text import unguard_script
-from steps.core.node.guard import ENTER
+from steps.core.node.guard import AS_OURSELVES, ENTER
 from steps.core.node.service import disable_script, stop_script
 from steps.core.procedures.scripts import end
 
@@ -58,5 +58,5 @@ def reset_script(cluster: Cluster, node: Node, stamp: str, *, ends: bool) -> str
         for start, path in zip(there, paths, strict=True)
     ]
     last = unguard_script(cluster, node) if ends else ""
-    guard = ENTER if cluster.systemd else 'enter() { cd -- "$1"; }'
+    guard = ENTER if cluster.systemd else AS_OURSELVES
     return "\n".join([guard, *checks, stop_script(cluster, node), disable_script(cluster), *moves, last])

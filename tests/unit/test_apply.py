@@ -306,7 +306,7 @@ def test_on_change_runs_once_after_the_files_and_only_with_a_change(old: Path) -
     files: list[Resource] = [File(f"{old.parent}/{name}", name, on_change=(count,)) for name in "ab"]
     assert run(upload(files)).ok
     assert log.read_text() == "a b etcd\n"
-    assert "log" not in upload(files, looked(files)).script
+    assert str(log) not in upload(files, looked(files)).script
 
 
 @pytest.mark.parametrize(
@@ -479,8 +479,8 @@ def test_block_in_a_mounted_file_killed_before_it_is_cut_leaves_it_whole(
     mounted: Callable[[str], tuple[Path, Upload]],
 ) -> None:
     hosts, given = mounted(OLD_BLOCK)
-    assert "; truncate -s" in given.script
-    assert not run(replace(given, script=given.script.replace("; truncate -s", "; exit 9; truncate -s"))).ok
+    assert "\ntruncate -s" in given.script
+    assert not run(replace(given, script=given.script.replace("\ntruncate -s", "\nexit 9; truncate -s"))).ok
     assert hosts.read_text().rstrip("\n") + "\n" == f"127.0.0.1 localhost\n{BEGUN}10.0.0.1 etcd-1\n{ENDED}"
     assert leftovers(hosts.parent) == []
 
@@ -499,27 +499,34 @@ def text(resource: Resource, *, owners: bool = True) -> str:
 @pytest.mark.parametrize(
     ("resource", "line"),
     [
-        (
-            User("etcd"),
-            "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin etcd",
-        ),
-        (
-            Service("etcd.service"),
-            "systemctl --quiet enable etcd.service </dev/null\nsystemctl --quiet start etcd.service",
-        ),
-        (
-            Service("a b", enabled=False, running=False),
-            "systemctl --quiet disable 'a b' </dev/null\nsystemctl --quiet stop 'a b'",
-        ),
         (Command(("x", "a b"), "true", {"K": "v w"}), "env 'K=v w' x 'a b' </dev/null"),
         (Directory("/d", 0o750, "root", "etcd"), "folder /d 0750 root:etcd\n"),
-        (File("/d/f", "x", 0o600, "etcd", "etcd"), 'chown -- etcd:etcd "$N"\nchmod 0600 -- "$N"\nplace /d/f'),
+        (File("/d/f", "x", 0o600, "etcd", "etcd"), 'chown -- etcd:etcd "$NEW"\nchmod 0600 -- "$NEW"\nplace /d/f'),
     ],
 )
 def test_what_only_root_may_do(resource: Resource, line: str) -> None:
     script = text(resource)
     assert line in script
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("resource", "started"),
+    [
+        (
+            User("x y"),
+            "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin x y.\n",
+        ),
+        (Service("etcd.service"), "systemctl --quiet enable etcd.service.\nsystemctl --quiet start etcd.service.\n"),
+        (
+            Service("a b", enabled=False, running=False),
+            "systemctl --quiet disable a b.\nsystemctl --quiet stop a b.\n",
+        ),
+    ],
+)
+def test_apply_script_of_accounts_and_services_starts_these_programs(resource: Resource, started: str) -> None:
+    stand_ins = "".join(f'{name}() {{ echo {name} "$*$(cat)."; }}\n' for name in ("useradd", "systemctl"))
+    assert run(Upload(stand_ins + text(resource), (), 0)).out == f"{started}ok 0\n"
 
 
 def test_nothing_is_chowned_where_everything_is_one_users() -> None:

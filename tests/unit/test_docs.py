@@ -246,7 +246,8 @@ def test_the_messages_are_the_programs() -> None:
     messages = re.findall(
         r"`([^`]+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
     )
-    source = re.sub(r'"\s+f?"', "", "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("steps/**/*.py")))
+    files = [*ROOT.glob("steps/**/*.py"), *ROOT.glob("steps/**/*.sh")]
+    source = re.sub(r'"\s+f?"', "", "".join(file.read_text(encoding="utf-8") for file in files))
     pieces = [piece.strip() for message in messages for piece in message.split("…")]
     assert len(messages) > 5
     assert not [piece for piece in pieces if piece and piece not in source]

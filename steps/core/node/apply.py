@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.core.base.shell import quoted
+from steps.core.base.shell import quoted, text
 from steps.core.node.diff import Change, decided, text_of, with_block
 from steps.core.node.facts import Look
 from steps.core.node.guard import ENTER, PLAIN
@@ -33,40 +33,9 @@ from steps.core.node.resources import (
 STAGED = ".etcd-steps."
 CHECK_FAILED = 3  # the exit code where a File's `check` says no
 _CHUNK = 1 << 18
-_FUNCTIONS = f"""
-set -eu
-K=; trap 'undo; tidy' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
-trap 'trap "" PIPE; exit 141' PIPE # dash ends without its EXIT trap where nobody listens any more
-say() {{ printf '%s\\n' "$*"; }}
-temp() {{ parent "$1"; N=${{1%/*}}/{STAGED}$$${{2-}}; }} # path suffix: for files that are staged at the same time
-stage() {{ temp "$@"; set -C; : >"$N"; set +C; }} # made anew, and by the shell's umask nobody else's
-text() {{ stage "$1"; printf %b "$2" >"$N"; }}
-part() {{ dd bs=65536 iflag=fullblock,count_bytes count="$1" status=none; }} # head goes by 8 KB
-keep() {{ [ ! -e "$2" ] || ln -f -- "$2" "$3"; K="$K $1"; }} # number path old
-back() {{ if [ -e "$3" ]; then mv -fT -- "$3" "$2"; else rm -f -- "$2"; fi; say "undone $1" 2>/dev/null || :; }}
-place() {{ sync -- "$N"; mv -fT -- "$N" "$1"; }}
-# One write of as many bytes as the file has, at least: whoever is killed between leaves it whole, with blank lines.
-overwrite() {{ n=$(stat -c %s -- "$N"); o=$(stat -c %s -- "$1")
-  [ "$o" -le "$n" ] || head -c "$((o - n))" /dev/zero | tr '\\0' '\\n' >>"$N"
-  dd if="$N" of="$1" bs=1M conv=notrunc,fsync status=none; truncate -s "$n" -- "$1"; rm -f -- "$N"; }}
-"""
-_AS_OURSELVES = """
-parent() { [ -d "${1%/*}/" ] || (umask 022; mkdir -p -- "${1%/*}"); }
-folder() { parent "$1"; [ -d "$1" ] || mkdir -m "$2" -- "$1"; chmod "$2" -- "$1"; } # path mode
-"""
-# A directory may lie below one of etcd's, which may rename it and put a link there at any time. A file may not.
-_AS_ROOT = (
-    ENTER
-    + """
-S=
-parent() { # once for each: goes where the path leads, and stays out of what another user may change
-  D=${1%/*}; D=${D:-/}; case $S in *"|$D|"*) return;; esac
-  (enter "$D" 0755 && { alone "$(pwd -P)" ||
-    { echo "another user than root may change $D: nothing is put there" >&2; exit 1; }; }) || return
-  S="$S|$D|"; }
-folder() (enter "$1" "$2" && chmod "$2" . && chown -- "$3" .) # path mode owner
-"""
-)
+_FUNCTIONS = text(__file__, "apply.sh")
+_AS_OURSELVES = text(__file__, "apply_as_ourselves.sh")
+_AS_ROOT = ENTER + text(__file__, "apply_as_root.sh")
 
 
 @dataclass(frozen=True)
@@ -96,7 +65,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
         if change.content and isinstance(change.resource, File) and change.resource.on_change
     }
     undone = " ".join(f"{index}) back {index} {quoted(paths)};;" for index, paths in kept.items())
-    lines.append(f"undo() {{ for i in $K; do case $i in {undone} esac; done; }}")
+    lines.append(f"undo() {{ for i in $KEPT; do case $i in {undone} esac; done; }}")
     folders = {_parent(change.resource) for change in changes} - {""}
     staged = " ".join(sorted(f"{shlex.quote(folder)}/{STAGED}*" for folder in folders))
     lines += [f"tidy() {{ {f'rm -f -- {staged}' if staged else ':'}; }}", "tidy"]
@@ -113,7 +82,7 @@ def apply_script(changes: Sequence[Change], look: Look, *, owners: bool) -> Uplo
             after.update(dict.fromkeys(change.resource.on_change))
     lines.append(f"sync -- {quoted(sorted(folders))} 2>/dev/null || true" if folders else "")
     lines += after
-    lines.append("K=" if kept else "trap - EXIT")
+    lines.append("KEPT=" if kept else "trap - EXIT")
     files = [stream.packed(program) for stream in streams]
     return Upload("\n".join(lines) + "\n", files, sum(file.stat().st_size for file in files))
 
@@ -130,7 +99,7 @@ def _unpack(stream: Stream, program: str, blobs: Mapping[str, Blob]) -> str:
         blob.path.name: f"{shlex.quote(path)} {_suffix(blob)}" for path, blob in blobs.items() if blob.stream == stream
     }
     parts = [
-        f'temp {paths[name]}; part {size} >"$N"' if name in paths else f"part {size}" for name, size in stream.sizes
+        f'temp {paths[name]}; part {size} >"$NEW"' if name in paths else f"part {size}" for name, size in stream.sizes
     ]
     unpack = f"head -c {stream.packed(program).stat().st_size} | {{ {program} -dc || echo broken >&4; }}"
     return "\n".join(
@@ -154,20 +123,17 @@ def _lines(change: Change, look: Look, *, owners: bool) -> Iterable[str]:
     resource = change.resource
     if isinstance(resource, User):
         name = shlex.quote(resource.name)
-        options = "--system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin"
-        return [f"id -u {name} >/dev/null 2>&1 || useradd {options} {name} </dev/null"]
+        return [f"add_user {name}"]
     if isinstance(resource, Service):
         name = shlex.quote(resource.name)
         verbs = ("enable" if resource.enabled else "disable", "start" if resource.running else "stop")
-        return [f"systemctl --quiet {verb} {name} </dev/null" for verb in verbs]
+        return [f"unit {name} {quoted(verbs)}"]
     if isinstance(resource, Command):
         environment = [f"{name}={value}" for name, value in (resource.environment or {}).items()]
         return [f"{quoted(['env', *environment, *resource.argv])} </dev/null"]
     path = shlex.quote(resource.path)
     if isinstance(resource, Symlink):
-        return [
-            f'temp {path}; ln -s -- {shlex.quote(resource.target)} "$N"; mv -fT -- "$N" {path}',
-        ]
+        return [f"symlink {path} {shlex.quote(resource.target)}"]
     if isinstance(resource, Directory):
         return [f"folder {path} {resource.mode:04o} {shlex.quote(f'{resource.owner}:{resource.group}')}"]
     return _block(resource, look) if isinstance(resource, Block) else _file(change, resource, owners=owners)
@@ -189,9 +155,9 @@ def _file(change: Change, resource: File, *, owners: bool) -> Iterable[str]:
         stage = f"text {path} {_literal(text_of(content))}"
     check = []
     if resource.check:
-        words = " ".join('"$N"' if word == "{}" else shlex.quote(word) for word in resource.check)
+        words = " ".join('"$NEW"' if word == "{}" else shlex.quote(word) for word in resource.check)
         check = [f"{words} </dev/null >&2 || {{ echo {path} was not replaced >&2; exit {CHECK_FAILED}; }}"]
-    return [stage, *(line + '"$N"' for line in attributes), *check, f"place {path}"]
+    return [stage, *(line + '"$NEW"' for line in attributes), *check, f"place {path}"]
 
 
 def _block(resource: Block, look: Look) -> Iterable[str]:
@@ -200,8 +166,7 @@ def _block(resource: Block, look: Look) -> Iterable[str]:
     path = shlex.quote(resource.path)
     if look.facts.hosts_is_mount and resource.path == HOSTS:  # nothing can be renamed over a mount point
         return [f"text {path} {_literal(raw)}", f"overwrite {path}"]
-    keep = f'[ ! -e {path} ] || {{ chown --reference={path} -- "$N"; chmod --reference={path} -- "$N"; }}'
-    return [f"text {path} {_literal(raw)}", 'chmod 0644 -- "$N"', keep, f"place {path}"]
+    return [f"text {path} {_literal(raw)}", 'chmod 0644 -- "$NEW"', f"like {path}", f"place {path}"]
 
 
 def _literal(raw: bytes) -> str:

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.core.base.errors import Refused
+from steps.core.base.shell import assigned, text
 from steps.core.config.model import Node
 
-# Only in a directory where no other user may make a file is the lock surely ours: no link, no fifo, no other's words.
-# What locks is the flock; the file says who has it. Who waits lets its new holder write that. A shell whose controller
-# fell silent (a cut cable, a lost VPN) may wait for it for hours: the next run of the same work directory ends it, once
-# it has had time to finish what it was doing.
-_SCRIPT = """\
-umask 077
-mkdir -p {folder} || exit 73
-case $(ls -ld {folder}) in d????-??-*) [ -O {folder} ];; *) false;; esac ||
-{{ echo \
-"$(ls -ld {folder}), uid $(id -u): the lock must lie in a directory of ours that nobody else may write"; exit 73; }}
-exec 9>>{path} && chmod 600 {path} || exit 73
-flock -w 0.5 9 || {{
-{{ read -r who; read -r work run shell; }} <{path}
-[ "$work" = {work} ] && [ "$run" != {run} ] && {{ flock -w 2 9 || {{
-[ "/proc/$shell/fd/9" -ef {path} ] && read -r _ _ _ _ group _ <"/proc/$shell/stat" &&
-kill -s TERM -- "-$group" && flock -w 3 9; }}; }}
-}} || {{ printf 'locked by %s\\n' "$who"; exit 75; }}
-printf '%s\\n%s %s %s\\n' {holder} {work} {run} $$ >{path}
-"""
+_SCRIPT = text(__file__, "lock.sh")
 
 
 @dataclass(frozen=True)
@@ -49,8 +31,9 @@ class Lock:
     @property
     def script(self) -> str:
         """The text that takes the lock, for `sh`: it exits 73 where there can be no lock, 75 where it is held."""
-        words = {"folder": self.path.rpartition("/")[0], **vars(self)}
-        return _SCRIPT.format(**{name: shlex.quote(word) for name, word in words.items()})
+        folder = self.path.rpartition("/")[0]
+        words = assigned(LOCK=self.path, FOLDER=folder, HOLDER=self.holder, WORK=self.work, RUN=self.run)
+        return f"{words}{_SCRIPT}"
 
 
 LOCKS = "/run/etcd-steps"  # root's alone, on a node with systemd: anybody may write to /run/lock

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from steps.core.base.frames import decoded, head
+from steps.core.base.shell import text
 from steps.core.transport.node_lock import Lock
 
 STALL = 30  # seconds without one byte taken by the other side while sending
@@ -24,19 +25,7 @@ LAST_WORDS = 10  # seconds for what a script still says that takes nothing any m
 MAX_SAID = 16 << 20  # bytes that a script says to us; a look at a node has some 50 KB
 
 SUDO_PROMPT = "etcd-steps asks for sudo's password"  # our own, for sudo's speaks the host's language
-_SHELL = """\
-export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; umask 077; echo ready
-trap 'exit 143' TERM # only when the script, which writes to this shell, has tidied up
-read -r T
-exec 3>&1
-while read -r n; do
-s=$(head -c "$n"; echo .); s=${s%.}
-[ "${#s}" = "$n" ] || exit 1 # cut off: half a command may say what nobody meant
-e=$( (eval "$s") 2>&1 >&3 3>&-); r=$?
-printf '\\n%s %d %d\\n%s' "$T" "$r" "${#e}" "$e"
-[ "$r" = 0 ] || exit "$r"
-done
-"""
+_SHELL = text(__file__, "session.sh")
 
 
 def shell_command(lock: Lock | None) -> str:
