@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from shlex import quote
@@ -17,7 +14,7 @@ from steps.core.base.files import replace
 from steps.core.base.hints import Hints, again, invoke
 from steps.core.base.option import NODE
 from steps.core.base.report import Report
-from steps.core.base.user import whoami
+from steps.core.base.user import holder, operator
 from steps.core.base.work_directory import claim, open_keys
 from steps.core.cli.options import given, selection
 from steps.core.cli.project import House, HouseTask
@@ -234,19 +231,18 @@ class Invocation:
     def _take_lock(self) -> None:
         work = self.cluster.work
         claim(work)
-        holder = work / "lock.holder"
+        held = work / "lock.holder"
         lock = filelock.FileLock(work / LOCK, timeout=0, mode=0o600)
         try:
             lock.acquire()
         except filelock.Timeout:
-            who = holder.read_text().strip() if holder.exists() else "unknown"
+            who = held.read_text().strip() if held.exists() else "unknown"
             raise Refused(
                 f"another run works on {self.cluster.name}: {who}", hint=f"wait for it to end, then: {again()}"
             ) from None
         self._opened.callback(lock.release)
-        who = f"{whoami()}@{socket.gethostname()}"
-        replace(holder, f"{who}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}\n".encode())
-        self._open_log(who)
+        replace(held, f"{holder()}\n".encode())
+        self._open_log(operator())
 
     def _close_keys(self) -> None:
         for key in open_keys(self.cluster.work):

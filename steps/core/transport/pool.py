@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.core.base.errors import NodeFailed, Pending, Refused, StepsError, Unhealthy
 from steps.core.base.hints import again
-from steps.core.base.user import whoami
+from steps.core.base.user import holder
 from steps.core.config.model import Cluster, Node
 from steps.core.transport.local import LocalPipe
 from steps.core.transport.node_lock import LOCK, LOCKS, Lock, not_root, work_directory
@@ -58,7 +57,7 @@ class Hosts:
         self._sessions: dict[str, Session] = {}
         self._ssh: Ssh | None = None
         self._asking = threading.Lock()
-        self._me = f"{whoami()}@{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T %Z')}"
+        self._me = holder()
         self._work = work_directory(cluster.work / LOCK)
         if cluster.hosts.transport == "ssh":
             from steps.core.transport.prompt import Prompter
@@ -226,18 +225,32 @@ class Hosts:
 
 
 def collected(failures: Sequence[BaseException]) -> BaseException:
-    """One error for several nodes': the sternest exit code (a failed step before a refusal), all messages and hints."""
-    known = [error for error in failures if isinstance(error, StepsError)]
-    unknown = [error for error in failures if not isinstance(error, StepsError)]
-    if unknown:
-        return unknown[0]
-    if len(known) == 1:
-        return known[0]
-    pending = [error for error in known if isinstance(error, Pending)]
-    if len(pending) == len(known):
-        files = dict.fromkeys(file for error in pending for file in error.files)
-        return Pending(tuple(files), pending[0].instructions)
-    kind = next((kind for kind in (Refused, Unhealthy) if all(isinstance(error, kind) for error in known)), StepsError)
-    message = "\n".join(error.message for error in known)
-    hint = "\n".join(dict.fromkeys(error.hint for error in known if error.hint))
-    return kind(message, hint=hint)
+    """Return one error for the failures of several nodes; of what is no StepsError (a bug, an interrupt), the first.
+
+    Its exit code is the sternest (a failed step before a refusal); it has all their messages, hints and problems.
+    """
+    errors = []
+    for failure in failures:
+        if not isinstance(failure, StepsError):
+            return failure
+        errors.append(failure)
+    if len(errors) == 1:
+        return errors[0]
+    waiting = [error for error in errors if isinstance(error, Pending)]
+    if len(waiting) == len(errors):
+        files = [file for error in waiting for file in error.files]
+        return Pending(tuple(dict.fromkeys(files)), waiting[0].instructions)
+    hints = [error.hint for error in errors if error.hint]
+    return _kind(errors)(
+        "\n".join(error.message for error in errors),
+        hint="\n".join(dict.fromkeys(hints)),
+        problems=[problem for error in errors for problem in error.problems],
+    )
+
+
+def _kind(errors: Sequence[StepsError]) -> type[StepsError]:
+    """Return Refused or Unhealthy where that is what all of them are."""
+    for kind in (Refused, Unhealthy):
+        if all(isinstance(error, kind) for error in errors):
+            return kind
+    return StepsError
