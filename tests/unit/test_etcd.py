@@ -245,19 +245,17 @@ def test_etcdctl_gets_an_empty_environment_explicit_endpoints_and_deadlines() ->
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
     assert "timeout 15 env -i /usr/local/bin/etcdctl --dial-timeout=3s --command-timeout=10s" in script
     assert "--cacert=/etc/etcd/cert/ca.pem --cert=/etc/etcd/cert/etcd.pem --key=/etc/etcd/cert/etcd-key.pem" in script
-    calls = re.findall(r"\b(?:ask|also) ([a-z]+) (\S+)", script)
-    assert [name for name, _ in calls] == [
-        "status",
-        "health",
-        "members",
-        "alarms",
-        "lease",
-        "hashes",
-        "put",
-        "read",
-        "hashes",
-    ]
-    assert all(word.startswith("--endpoints=https://10.0.0.1:2379") for _, word in calls)
+    functions, _, composed = script.partition("answers=$(")
+    calls = re.findall(r"\b(?:ask|also) ([a-z]+) (\S+)", composed)
+    assert [name for name, _ in calls] == ["status", "health", "members", "alarms", "lease"]
+    own, all_of_them = "--endpoints=https://10.0.0.1:2379", "https://10.0.0.2:2379,https://10.0.0.3:2379"
+    assert all(word.startswith(own) for _, word in calls)
+    assert composed.endswith(f"\ntrial {own} {own},{all_of_them} etcd-steps/verify/x\n")
+    trial, expected_calls = (
+        functions.partition("trial()")[2],
+        [("hashes", "2"), ("put", "1"), ("read", "1"), ("hashes", "2")],
+    )
+    assert re.findall(r'\b(?:ask|also) ([a-z]+) "\$(.)"', trial) == expected_calls
     assert "--cluster" not in script
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from steps.core.base.frames import Answer, Damaged, head
-from steps.core.base.shell import quoted
+from steps.core.base.shell import call, quoted, text
 from steps.core.config.model import Cluster, Node
 from steps.core.etcd.views import Alarm, Auth, Member, Status, View
 from steps.core.node.guard import ENTER, SAFE
@@ -46,13 +46,7 @@ def own_urls(cluster: Cluster, node: Node) -> tuple[str, ...]:
     return own, f"{scheme}://127.0.0.1:{node.client_port}"
 
 
-# What etcdctl prints and what it logs are framed apart: a log line is never taken for data.
-# `also` asks while what stands before it in the pipeline is asking, and answers behind it.
-_ASK = """\
-ask() { n=$1; shift; { e=$({ o=$(ctl "$@"); printf 'answer %s %s %s\\n%s\\n' $n $? ${#o} "$o" >&4; } 2>&1); } 4>&1
-[ -z "$e" ] || printf 'said %s 0 %s\\n%s\\n' $n ${#e} "$e"; }
-also() { b=$(ask "$@"); cat; printf '%s\\n' "$b"; }
-"""
+_ASK = text(__file__, "ask.sh")
 
 
 def asking(etcdctl: Sequence[str], endpoint: str) -> str:
@@ -89,7 +83,6 @@ def peers_script(cluster: Cluster, node: Node, endpoints: Sequence[str]) -> str:
 def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, members: bool, probe: str = "") -> str:
     """Status and health of `endpoints`; member list and alarms; with `probe` (a key) a write, a read and hashes."""
     everyone = ",".join(cluster.client_url(each) for each in cluster.nodes)
-    hashes = f"hashes {quoted([f'--endpoints={everyone}'])} -w json endpoint hashkv"
     some = quoted([f"--endpoints={','.join(endpoints)}"])
     own = quoted([f"--endpoints={cluster.client_url(node)}"])
     asked = [
@@ -101,18 +94,9 @@ def ask_script(cluster: Cluster, node: Node, endpoints: Sequence[str], *, member
     if not probe:
         return f"{ctl(cluster, node)}{_ASK}{' | '.join(asked)}\n"
     asked.append(f"also lease {own} lease grant {PROBE_TTL}")
-    key = quoted([probe])
-    return f"""{ctl(cluster, node)}{_ASK}a=$({" | ".join(asked)})
-printf '%s\\n' "$a"
-case $a in *'"Endpoint"'*) ;; *) exit 0;; esac
-# Without a lease (no quorum, no space) nothing can be written.
-l=${{a##*answer lease }}; [ "${{l%% *}}" = 0 ] || {{ ask {hashes}; exit 0; }}
-l=${{l#*lease }}; l=${{l%% granted*}}; v="$l-$$"
-w=$(ask put {own} -w json put --lease="$l" {key} "$v"); printf '%s\\n' "$w"
-r=${{w#*\\"revision\\":}}; r=${{r%%[!0-9]*}}
-printf 'wrote=%s\\n' "$v"
-ask read {own} get --print-value-only {key} | also {hashes} --rev="${{r:-0}}"
-"""
+    trial = call("trial", f"--endpoints={cluster.client_url(node)}", f"--endpoints={everyone}", probe)
+    answers = f"answers=$({' | '.join(asked)})\nprintf '%s\\n' \"$answers\"\n"
+    return f"{ctl(cluster, node)}{_ASK}{answers}{trial}"
 
 
 def hashes_script(cluster: Cluster, node: Node, endpoints: Sequence[str], revision: int) -> str:
