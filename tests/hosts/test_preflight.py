@@ -246,11 +246,16 @@ class Held:
         return self.host.sh("cat /run/holding 2>/dev/null", check=False) != ""
 
     def let_go(self) -> None:
-        self.host.sh(f"rm -f /run/hold; {self._mend}", check=False)
+        self.host.sh("rm -f /run/hold", check=False)
+
+    def mend(self) -> None:
+        """Once the run has ended: a shell of it remembers where it found the program."""
+        self.host.sh(self._mend, check=False)
 
     def end(self) -> str:
         self.let_go()
         out, err = self.process.communicate(timeout=60)
+        self.mend()
         return str(out + err)
 
 
@@ -263,6 +268,7 @@ def held(lab: Lab, host: Host, program: str, file: Path, *args: str) -> Iterator
         run.let_go()
         with run.process:
             run.process.wait(60)
+        run.mend()
 
 
 def test_a_second_operator_is_told_who_is_at_it(lab: Lab, used: list[Host], config: Config, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from clusters import on_hosts, on_loopback, seen
 
 from steps.core.config.model import Cluster, Node
 from steps.core.context.etcd_client import SAVE_DEADLINE, EtcdClient
+from steps.core.etcd import listing
 from steps.core.etcd.client import auth_script, move_leader_script, parse_auth, snapshot_script
 from steps.core.etcd.views import Auth, Member
 from steps.core.node.facts import Look, Process
@@ -161,3 +162,12 @@ def test_snapshot_script_deadline_is_its_own_and_no_path_is_touched() -> None:
     script = snapshot_script(CLUSTER, node, SAVE_DEADLINE)
     assert "timeout 1800 env -i '/opt/timeout 15/etcdctl' " in script
     assert "--command-timeout=1800s snapshot save" in script
+
+
+def test_listed_answer_whose_last_newline_the_shell_took_away_is_read() -> None:
+    document = '{"members":[{"ID":1,"name":"etcd-1","peerURLs":["https://10.0.0.1:2380"]}]}'
+    said = f"state running 7\nanswer members 0 {len(document)}\n{document}"  # as $( … ) leaves it
+    rest, members = listing.listed(f"listing {len(said)}\n{said}\narch=x86_64\n")
+    assert rest == "arch=x86_64\n"
+    assert members is not None
+    assert [member.name for member in members] == ["etcd-1"]

@@ -50,5 +50,5 @@ def listed(output: str) -> tuple[str, tuple[Member, ...] | None]:
     found = head(line)
     if found is None or found.words != (_KIND,):
         raise unreadable(line)
-    members = parse(answer.text(found.size)).members
+    members = parse(f"{answer.text(found.size)}\n").members  # the shell took the newline of the last frame away
     return answer.rest(), members
